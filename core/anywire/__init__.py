@@ -1,4 +1,7 @@
-"""Anywire: one orchestration pipeline for LLM agents, over any transport."""
+"""Anywire: one orchestration pipeline for LLM agents, over any transport.
+
+PYTEST_DONT_REWRITE: this file has no assertions, and whoever has imported it before pytest starts is not warned.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ A file has a JSON object on each line. The first one says which form it has. The
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from anywire.errors import ConfigError
 from anywire.secrecy import tree_without_secrets
 
 FORM = 1
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """Bytes of the longest file that is read."""
 
@@ -59,6 +61,7 @@ class _Head(msgspec.Struct):
     anywire_answers: int
 
 
+HEAD = _line(_Head(FORM))
 _decode_head = msgspec.json.Decoder(_Head).decode
 _decode = msgspec.json.Decoder(RecordedAnswer).decode
 
@@ -96,7 +99,8 @@ def _answers(path: Path, lines: list[bytes]) -> Iterator[RecordedAnswer]:
             if not line.strip():
                 continue
             if begun:
-                yield _decode(line)
+                if line != HEAD:  # two writers may both have begun the file
+                    yield _decode(line)
                 continue
             begun = True
             form = _decode_head(line).anywire_answers
@@ -115,11 +119,33 @@ class AnswerFile:
         self.path = path
 
     def append(self, answer: RecordedAnswer) -> None:
-        """Raises OSError. Lines of several writers are whole."""
+        """Raises OSError, and leaves nothing of the answer then. Lines of several writers are whole, also after a last
+        line that somebody has left without its end."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _FLAGS, 0o600)
         try:
-            head = b"" if os.fstat(descriptor).st_size else _line(_Head(FORM)) + b"\n"
-            os.write(descriptor, head + _line(answer) + b"\n")
+            size = os.fstat(descriptor).st_size
+            _write(descriptor, size, _before(descriptor, size) + _line(answer) + b"\n")
         finally:
             os.close(descriptor)
+
+
+def _before(descriptor: int, size: int) -> bytes:
+    """What a file of so many bytes needs before its next answer."""
+    if not size:
+        return HEAD + b"\n"
+    os.lseek(descriptor, -1, os.SEEK_END)
+    return b"" if os.read(descriptor, 1) == b"\n" else b"\n"
+
+
+def _write(descriptor: int, size: int, data: bytes) -> None:
+    """Add ``data`` to a file of so many bytes: all of it, or nothing where that fails. Raises OSError."""
+    written = 0
+    try:
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+    except OSError:
+        with contextlib.suppress(OSError):
+            if written and os.fstat(descriptor).st_size == size + written:
+                os.ftruncate(descriptor, size)
+        raise

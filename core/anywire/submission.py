@@ -40,6 +40,9 @@ class Submission(msgspec.Struct, frozen=True):
 
     ``cache_control`` is what the client says of kept answers (`no-store` …), in the words of that HTTP header; it does
     not travel to other orchestrators.
+
+    ``named_tenant`` is the tenant that the orchestrator above names for the task, or a client over a transport. Nobody
+    vouches for it: with keys, ``caller`` is whoever has that one's key, for all of its tenants.
     """
 
     kind: Kind
@@ -64,6 +67,7 @@ class Submission(msgspec.Struct, frozen=True):
     resume: str = ""
     digest: str = ""
     cache_control: str = ""
+    named_tenant: str = ""
 
 
 def checked_hints(hints: Mapping[str, object], param: str = "hints") -> Hints:

@@ -16,9 +16,11 @@ from tests.cache.cached import TellingEngine, ask, caching, chat, front, task, v
 
 from anywire.caller import ANYBODY, Caller
 from anywire.engine import Delta, EngineProgress
-from anywire.errors import EngineFailed, Forbidden
+from anywire.errors import EngineFailed, Forbidden, PluginFailed
 from anywire.events import PluginEvent
 from anywire.messages import TaskRequest
+from anywire.request_log import RequestLog
+from anywire.roles.fleet import FleetEngine
 from anywire.route import Request, Response
 from anywire.service import Service
 from anywire.submission import Submission
@@ -28,7 +30,7 @@ from anywire.testing.service_kit import ServiceConformance
 from anywire_service_cache import store as store_module
 from anywire_service_cache.asked import read_asked
 from anywire_service_cache.config import CacheConfig, SemanticConfig
-from anywire_service_cache.payloads import InMemory
+from anywire_service_cache.payloads import AnswerFile, InMemory
 from anywire_service_cache.service import Cache
 
 
@@ -102,11 +104,29 @@ async def test_tenants_models_and_choices_of_agents_are_kept_apart(tmp_path: Pat
             {"kind": "completion"},
             {"prefer": ("agent",)},
             {"avoid": ("agent-2",)},
+            # An orchestrator above asks for its tenants with its own key.
+            {"caller": Caller("parent", "parent"), "named_tenant": "a"},
+            {"caller": Caller("parent", "parent"), "named_tenant": "b"},
         ]
         for each in settings:
             assert (await ask(bench, chat("hello"), **each))[0] == "miss"
         # Two keys of one tenant share.
         assert (await ask(bench, chat("hello"), caller=Caller("k2", "a")))[0] == "hit"
+        assert (await ask(bench, chat("hello"), caller=Caller("k2", "a"), named_tenant="a"))[0] == "hit"
+
+
+async def test_tenants_of_an_orchestrator_above_with_one_key_are_kept_apart(tmp_path: Path) -> None:
+    async with caching(tmp_path, passed_on=True) as bench:
+        below = FleetEngine(bench.orchestrator, "agent", RequestLog(False))
+        answers = []
+        for number, tenant in enumerate(("a", "b", "a")):
+            asked = TaskRequest("parent", f"t{number}", 1, "chat", "m", chat("hello"), tenant=tenant)
+            steps = below.run_for(asked, Caller("key", "parent"))
+            answers.append("".join([each.text async for each in steps if isinstance(each, Delta)]))
+        assert answers[0] == answers[2] != answers[1]
+        # Two orchestrators above: whose the task is has been lost between them.
+        for _ in range(2):
+            assert (await ask(bench, chat("hello"), hops=2))[0] == ""
 
 
 async def test_an_answer_of_other_weights_is_stale(tmp_path: Path) -> None:
@@ -413,3 +433,115 @@ async def test_what_one_api_has_asked_is_kept_for_the_others(tmp_path: Path) -> 
                 # A body that an API makes may have members of its own: then it is asked once more.
                 if number == 0 or number >= len(asked):
                     assert response.headers["x-anywire-cache"] == ("miss" if number == 0 else "hit"), path
+
+
+async def test_embeddings_that_do_not_come_in_time_are_left_alone_for_a_while(tmp_path: Path) -> None:
+    class Hangs(TellingEngine):
+        embedded = 0
+
+        async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+            if task.kind == "embedding":
+                self.embedded += 1
+                await asyncio.Event().wait()
+            async for delta in super().run(task):
+                yield delta
+
+    engine = Hangs("m", "e")
+    async with caching(tmp_path, engine, semantic=SemanticConfig(model="e", timeout=0.05)) as bench:
+        for text in ("one", "two", "three"):
+            assert (await ask(bench, chat(text)))[0] == "miss"
+        assert engine.embedded == 1
+        assert (await ask(bench, chat("one")))[0] == "hit"
+
+
+async def test_an_embedding_model_that_nobody_serves_any_more_is_not_waited_for(tmp_path: Path) -> None:
+    engine = TellingEngine("m", "e")
+    engine.answer = vectors({"cats": [1.0, 0.0]})
+    service = Cache(CacheConfig(semantic=semantic_settings()))
+    async with service_bench(service, state=tmp_path, engine=engine, agent_wait=PATIENCE) as bench:
+        assert (await ask(bench, chat("cats")))[0] == "miss"
+        engine.models = ("m",)
+        engine._changed()
+        await bench.orchestrator.agents_until(lambda agents: "e" not in bench.orchestrator.offers())
+        before = bench.orchestrator.stats()["tasks"]["ended"]
+        assert (await ask(bench, chat("dogs")))[0] == "miss"
+        after = bench.orchestrator.stats()["tasks"]["ended"]
+        assert after == before | {"answered": before["answered"] + 1}
+
+
+async def test_what_is_being_answered_when_the_cache_is_cleared_is_not_kept(tmp_path: Path) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(TellingEngine):
+        async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+            async for delta in super().run(task):
+                yield delta
+                begun.set()
+                await go_on.wait()
+
+    async with caching(tmp_path, Slow()) as bench:
+        mine, other = Caller("k1", "a"), Caller("k2", "b")
+        asked = [asyncio.create_task(ask(bench, chat("x"), caller=each)) for each in (mine, other)]
+        await expect(begun.wait(), "an answer has begun")
+        (route,) = [each for each in bench.routes.all() if each.method == "DELETE"]
+        await route.handler(Request("DELETE", "/v1/cache", {}, {}, {}, b"", mine))
+        go_on.set()
+        assert [(await each)[0] for each in asked] == ["miss", "miss"]
+        assert (await ask(bench, chat("x"), caller=mine))[0] == "miss"
+        assert (await ask(bench, chat("x"), caller=other))[0] == "hit"
+
+
+async def test_an_answer_that_was_to_be_replaced_does_not_come_back_with_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PAUSE", 0.0)
+    async with caching(tmp_path, store="sqlite") as bench:
+        await ask(bench, chat("1"))
+        assert await ask(bench, chat("1")) == ("hit", "0  m w1 é😀\n")
+        with monkeypatch.context() as broken:
+
+            def full(*_: object) -> None:
+                raise PluginFailed("no space left")
+
+            broken.setattr(AnswerFile, "put", full)
+            assert (await ask(bench, chat("1"), cache_control="no-cache"))[0] == "miss"
+            assert (await ask(bench, chat("1")))[0] == "miss"
+        assert (await ask(bench, chat("2")))[0] == "miss"  # the disk is well again
+    async with caching(tmp_path, store="sqlite") as bench:
+        assert (await ask(bench, chat("1")))[0] == "miss"
+
+
+async def test_no_store_on_a_second_line_of_the_header_holds(tmp_path: Path) -> None:
+    body = json.dumps({"model": "m", **json.loads(chat("x"))})
+    async with caching(tmp_path) as bench, front(bench) as http:
+        assert http._base_url is not None
+        for lines in (("max-age=60", "no-store"), ("no-store", "max-age=60")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", http._base_url.port)
+            told = ["POST /v1/chat/completions HTTP/1.1", "host: x", "content-type: application/json"]
+            told += [f"cache-control: {each}" for each in lines]
+            told += [f"content-length: {len(body)}", "connection: close", "", body]
+            writer.write("\r\n".join(told).encode())
+            answer = await expect(reader.read(), "the answer")
+            writer.close()
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b"x-anywire-cache" not in answer
+
+
+def test_a_kind_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="kinds"):
+        CacheConfig.model_validate({"kinds": ["chats"]})
+
+
+async def test_a_disk_that_is_full_keeps_no_orchestrator_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with caching(tmp_path, store="sqlite") as bench:
+        for number in range(3):
+            await ask(bench, chat(f"{number}"))
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(AnswerFile, "remove", full)
+    async with caching(tmp_path, store="sqlite", max_entries=2) as bench:
+        assert (await ask(bench, chat("2")))[1]

@@ -13,7 +13,7 @@ from anywire.canonical_body import NOT_OF_THE_ANSWER, canonical_members, canonic
 from anywire.engine import Delta
 from anywire.messages import Chunk
 from anywire.submission import Submission
-from anywire_service_cache.answers import Gathering, decoded, encoded
+from anywire_service_cache.answers import Gathering, Room, decoded, encoded
 from anywire_service_cache.asked import read_asked
 from anywire_service_cache.config import CacheConfig
 from anywire_service_cache.directives import Directives, read_directives
@@ -81,7 +81,7 @@ TEXT = st.text(max_size=12)
 def test_an_answer_gathered_from_any_chunks_is_the_text_that_was_given(
     pieces: list[list[str]], ends_apart: bool
 ) -> None:
-    gathering, seq, found = Gathering(10_000), 0, None
+    gathering, seq, found = Gathering(10_000, Room()), 0, None
     for at, deltas in enumerate(pieces):
         final = at == len(pieces) - 1 and not ends_apart
         found = gathering.add(
@@ -106,12 +106,12 @@ def test_an_answer_with_a_gap_of_two_attempts_or_without_an_end_is_not_kept() ->
         [Chunk("h", "t", 1, 0, ("a",), final=True, finish_reason="content_filter")],
         [Chunk("h", "t", 1, 0, ("a",), '{"choices":[],"anywire_fallback":{}}', final=True)],
     ):
-        gathering = Gathering(50)
+        gathering = Gathering(50, Room())
         assert [gathering.add(each) for each in chunks] == [None] * len(chunks)
 
 
 def test_more_than_text_is_kept_in_its_place() -> None:
-    gathering = Gathering(1000)
+    gathering = Gathering(1000, Room())
     assert gathering.add(Chunk("h", "t", 1, 0, ("a", "b"))) is None
     assert gathering.add(Chunk("h", "t", 1, 2, ("c",), '[{"x":1}]')) is None
     assert gathering.add(Chunk("h", "t", 1, 3, ("d",))) is None
@@ -184,3 +184,28 @@ def test_names_of_agents_cannot_be_shifted_into_each_other() -> None:
 
     keys = {key(("a", "b"), ()), key(("a",), ("b",)), key((), ("a", "b")), key(("ab",), ()), key((), (), "ta")}
     assert len(keys) == 5
+
+
+def test_answers_that_come_at_once_have_a_room_together_and_give_it_back() -> None:
+    room = Room(most=1000)
+    gatherings = [Gathering(10_000, room) for _ in range(3)]
+    for at, each in enumerate(gatherings):
+        assert each.add(Chunk("h", "t", 1, 0, ("x" * 400,))) is None
+        assert each.unfit is (at == 2)
+        assert room.taken <= room.most
+    ended = gatherings[0].add(Chunk("h", "t", 1, 1, (), "", True, "stop"))
+    assert ended is not None
+    for each in [*gatherings, *gatherings]:
+        each.close()
+    assert room.taken == 0
+
+
+def test_pieces_of_a_character_take_more_than_their_characters() -> None:
+    room = Room(most=100_000)
+    gathering = Gathering(1_000_000, room)
+    seq = 0
+    while not gathering.unfit:
+        gathering.add(Chunk("h", "t", 1, seq, ("x",) * 10))
+        seq += 10
+    assert seq < 10_000
+    assert room.taken == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,14 +18,16 @@ from tests.cache.cached import TellingEngine, chat, front, task, vectors
 from tests.long_form import examples
 
 from anywire.caller import OPERATOR
-from anywire.engine import Delta
+from anywire.engine import Delta, EngineStatus
 from anywire.errors import ConfigError, EngineFailed
 from anywire.messages import TaskRequest
+from anywire.offers import Offer
 from anywire.route import Request, Response
 from anywire.service import Service
 from anywire.testing.patience import expect
 from anywire.testing.service_bench import ServiceBench, service_bench
 from anywire.testing.service_kit import ServiceConformance
+from anywire_service_cache.retrieval import vectors as vectors_module
 from anywire_service_cache.retrieval.config import RetrievalConfig
 from anywire_service_cache.retrieval.documents import passages_of, read_library
 from anywire_service_cache.retrieval.service import Retrieval
@@ -203,3 +206,62 @@ def test_the_text_with_the_rarer_words_comes_first() -> None:
     assert index.closest("the", 3) == []
     assert index.closest("nothing of it", 3) == []
     assert WordIndex([]).closest("x", 3) == []
+
+
+def test_a_text_without_any_sentence_is_cut_in_one_walk() -> None:
+    """Each piece copied the rest of the text, which took minutes for some megabytes."""
+    found = list(passages_of("log.txt", "x" * 8_000_050, 100))
+    assert [len(each.text) for each in found] == [*[100] * 80_000, 50]
+
+
+async def test_what_another_orchestrator_has_passed_on_is_left_to_its_other_agents(
+    tmp_path: Path, folder: Path
+) -> None:
+    async with retrieving(tmp_path / "a", folder) as bench:
+        with pytest.raises(EngineFailed):
+            await expect(task(bench, chat("office"), hops=1).result(), "the task fails")
+        assert "hours.md" in (await expect(task(bench, chat("office")).result(), "an answer")).deltas[0]
+    async with retrieving(tmp_path / "b", folder, passed_on=True) as bench:
+        assert "hours.md" in (await expect(task(bench, chat("office"), hops=1).result(), "an answer")).deltas[0]
+
+
+async def test_a_count_of_tokens_is_no_question(tmp_path: Path, folder: Path) -> None:
+    class Anthropic(Failing):
+        def status(self) -> EngineStatus:
+            return EngineStatus("ready", (Offer("m", features={"api:messages": True}),))
+
+    async with retrieving(tmp_path, folder, Anthropic()) as bench, front(bench) as http:
+        asked = {"model": "m", "messages": [{"role": "user", "content": "office"}]}
+        async with http.post("/v1/messages/count_tokens", json=asked) as answer:
+            assert answer.status == 500
+            assert "no memory" in await answer.text()
+            assert "x-anywire-fallback" not in answer.headers
+        async with http.post("/v1/messages", json=asked | {"max_tokens": 5}) as answer:
+            assert answer.headers["x-anywire-fallback"] == "retrieval"
+            assert "hours.md" in (await answer.json())["content"][0]["text"]
+
+
+async def test_passages_are_looked_for_beside_the_event_loop(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: list[threading.Thread] = []
+    closest = WordIndex.closest
+
+    def noted(index: WordIndex, question: str, most: int) -> list[tuple[int, float]]:
+        where.append(threading.current_thread())
+        return closest(index, question, most)
+
+    monkeypatch.setattr(WordIndex, "closest", noted)
+    async with retrieving(tmp_path, folder) as bench:
+        await expect(task(bench, chat("office")).result(), "an answer")
+    assert where
+    assert threading.main_thread() not in where
+
+
+async def test_passages_without_embeddings_are_told(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = asyncio.Event()
+    monkeypatch.setattr(vectors_module.log, "warning", lambda *words: told.set())
+    async with retrieving(tmp_path, folder, model="e"):  # its engine knows none of the passages
+        await expect(told.wait(), "a warning")

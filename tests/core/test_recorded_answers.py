@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
+import errno
 import json
+import os
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -236,3 +240,78 @@ async def test_lines_of_writers_at_once_are_whole(tmp_path: Path) -> None:
     writing = recording(tmp_path / "answers.jsonl")
     await asyncio.gather(*(run(writing, request(chat(f"{number}"))) for number in range(30)))
     assert len(read_answers(tmp_path / "answers.jsonl")) == 30
+
+
+def test_a_file_that_an_editor_or_two_writers_have_left_is_added_to(tmp_path: Path) -> None:
+    file = AnswerFile(tmp_path / "answers.jsonl")
+    answer = RecordedAnswer("chat", "m", {"messages": []}, (RecordedDelta("a"),))
+    file.append(answer)
+    file.path.write_bytes(file.path.read_bytes().rstrip(b"\n"))
+    file.append(answer)
+    assert read_answers(file.path) == [answer, answer]
+    head = file.path.read_bytes().splitlines()[0]
+    file.path.write_bytes(head + b"\n" + file.path.read_bytes())
+    assert read_answers(file.path) == [answer, answer]
+
+
+def test_an_answer_that_cannot_be_written_whole_is_not_written_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = AnswerFile(tmp_path / "answers.jsonl")
+    answer = RecordedAnswer("chat", "m", {"messages": []}, (RecordedDelta("a"),))
+    file.append(answer)
+    write, left = os.write, [20]
+
+    def short(descriptor: int, data: bytes) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "no space left")
+        written = write(descriptor, data[: left[0]])
+        left[0] -= written
+        return written
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", short)
+        with pytest.raises(OSError, match="no space left"):
+            file.append(answer)
+    file.append(answer)
+    assert read_answers(file.path) == [answer, answer]
+
+
+async def test_what_is_too_long_to_be_recorded_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    writing = recording(tmp_path / "answers.jsonl")
+    assert await run(writing, request(chat("x" * 1_100_000)))
+    assert writing.written == 0
+    assert "the answer to a chat of 'synthetic' is not recorded" in caplog.text
+
+
+async def test_what_was_recorded_with_servers_of_tools_or_of_another_api_is_offered_with_these(tmp_path: Path) -> None:
+    file = AnswerFile(tmp_path / "answers.jsonl")
+    tools = [{"type": "mcp", "server_label": "files"}]
+    for model, asked in (("m", chat("x", tools=tools)), ("n", {"anywire_api": "messages", "messages": []})):
+        file.append(RecordedAnswer("chat", model, asked, (RecordedDelta("a", finish_reason="stop"),)))
+    offers = {each.model: each for each in (await recorded(file.path)).status().offers}
+    assert not offers["m"].lacks("mcp:files")
+    assert offers["m"].lacks("api:messages")
+    assert not offers["n"].lacks("api:messages")
+    assert not offers["n"].lacks("tools")
+
+
+async def test_the_nearest_of_many_is_found_soon_and_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = AnswerFile(tmp_path / "answers.jsonl")
+    for number in range(200):
+        file.append(RecordedAnswer("chat", "m", chat(f"question {number} of many"), (RecordedDelta("a"),)))
+    engine = await recorded(file.path)
+    compared: list[threading.Thread] = []
+    ratio = difflib.SequenceMatcher.ratio
+
+    def noted(matcher: difflib.SequenceMatcher[str]) -> float:
+        compared.append(threading.current_thread())
+        return ratio(matcher)
+
+    monkeypatch.setattr(difflib.SequenceMatcher, "ratio", noted)
+    with pytest.raises(InvalidRequest, match="The nearest of 200 is 'question 137 of many'"):
+        await run(engine, request(chat("question 137 of them"), model="m"))
+    assert len(compared) <= 20
+    assert threading.main_thread() not in compared

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,68 @@ def test_the_plugin_gives_tests_a_fleet(tmp_path: Path) -> None:
     assert "3 passed" in done.stdout
 
 
+MARKS_TEST = """
+    import pytest
+
+    @pytest.mark.anywire_fleet(answers="mine/answers.jsonl", services="cache")
+    def test_a_file_from_the_root(anywire_fleet):
+        assert anywire_fleet.agents
+
+    @pytest.mark.anywire_fleet(2)
+    def test_without_a_name(anywire_fleet):
+        pass
+"""
+
+
+def test_marks_find_their_file_from_the_root_and_refuse_what_has_no_name(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (tmp_path / "pytest.ini").touch()
+    (folder / "test_mine.py").write_text(textwrap.dedent(MARKS_TEST))
+    (folder / "answers.jsonl").write_text(
+        '{"anywire_answers":1}\n{"kind":"chat","model":"m","request":{},"deltas":[]}\n'
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "anywire.testing.pytest_plugin"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=2 * PATIENCE
+    )
+    assert "1 passed, 1 error" in done.stdout, done.stdout + done.stderr
+    assert "takes settings by name alone" in done.stdout
+
+
+def test_whoever_has_imported_it_before_pytest_starts_is_not_warned(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text("def test_it(): pass")
+    starts = "import sys, anywire.testing, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", starts, "-q", "-W", "error", "-p", "no:cacheprovider"]
+    command += ["-p", "anywire.testing.pytest_plugin", "-o", "asyncio_default_fixture_loop_scope=function"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_ends_when_its_start_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Future[Any]):
+        interrupted = False
+
+        def result(self, timeout: float | None = None) -> Any:
+            if not self.interrupted and not self.done():
+                self.interrupted = True
+                raise KeyboardInterrupt
+            return super().result(timeout)
+
+    monkeypatch.setattr("anywire.testing.app_fleet.Future", Interrupted)
+    with pytest.raises(KeyboardInterrupt), app_fleet():
+        raise AssertionError("it has started")
+
+
+def test_a_fleet_that_has_ended_says_so() -> None:
+    with app_fleet() as fleet:
+        pass
+    with pytest.raises(ConfigError, match="has ended"):
+        fleet.kill("agent-1")
+
+
 def test_a_file_that_is_there_is_not_recorded_over(tmp_path: Path) -> None:
     (tmp_path / "there").touch()
     command = [sys.executable, "-m", "anywire.cli", "answers", "record", "there", "--engine", "synthetic"]
@@ -150,3 +213,8 @@ def test_a_file_that_is_there_is_not_recorded_over(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "add to it with --append" in done.stderr
+    (tmp_path / "there").write_text("notes")
+    done = subprocess.run([*command, "--append"], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                          check=False, timeout=2 * PATIENCE)  # fmt: skip
+    assert done.returncode == 1
+    assert "there, line 1" in done.stderr

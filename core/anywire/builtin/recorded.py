@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import heapq
 from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -19,14 +20,17 @@ import pydantic
 
 from anywire.canonical_body import question_of
 from anywire.clock import SystemClock
+from anywire.demand import MCP_NEED, read_demand
 from anywire.engine import Delta, Engine, EngineStatus
 from anywire.errors import InvalidRequest
 from anywire.messages import Kind, TaskRequest
-from anywire.offers import Offer
+from anywire.offers import API_NEED, Offer
 from anywire.recorded_answers import RecordedAnswer, key_of, read_answers, request_of
 
 MAX_COMPARED = 1000
 """Recorded requests that a request without an answer is compared with."""
+MAX_MEASURED = 20
+"""Of those the ones that are compared by more than their letters, which takes milliseconds each."""
 MAX_SHOWN = 120
 """Characters of a question, and of a value, in an error."""
 MAX_COMPARED_CHARS = 400
@@ -61,10 +65,13 @@ class RecordedEngine(Engine):
         """Raises `ConfigError` for a file that cannot be read."""
         self._answers = await asyncio.to_thread(read_answers, self.config.file)
         kinds: dict[str, dict[str, None]] = {}
+        features: dict[str, dict[str, bool]] = {}
         for each in self._answers:
             self._by_key.setdefault(key_of(each.kind, each.model, each.request), []).append(each)
             kinds.setdefault(each.model, {})[each.kind] = None
-        self._status = EngineStatus("ready", tuple(Offer(model, tuple(found)) for model, found in kinds.items()))
+            features.setdefault(each.model, {}).update(_features(each))
+        offers = [Offer(model, tuple(found), features=features[model]) for model, found in kinds.items()]
+        self._status = EngineStatus("ready", tuple(offers))
         changed()
 
     async def close(self) -> None: ...
@@ -81,7 +88,8 @@ class RecordedEngine(Engine):
             raise InvalidRequest("the body is no JSON object of at most 1 MiB, so nothing is recorded for it")
         answer = self._found(task, request)
         if answer is None:
-            raise InvalidRequest(self._nothing(task, request), param="model", status=404, detail_code="not_recorded")
+            told = await asyncio.to_thread(self._nothing, task, request)
+            raise InvalidRequest(told, param="model", status=404, detail_code="not_recorded")
         began = self.clock.now()
         for each in answer.deltas:
             if self.config.pace == "recorded":
@@ -116,13 +124,21 @@ class RecordedEngine(Engine):
         return f"{told} The nearest of {len(self._answers)} is {recorded!r}, which differs in {differs}"
 
     def _nearest(self, task: TaskRequest, request: dict[str, Any], asked: str) -> RecordedAnswer | None:
-        def likeness(other: RecordedAnswer) -> tuple[float, bool, int]:
-            text = question_in(other.request)[:MAX_COMPARED_CHARS]
-            same = difflib.SequenceMatcher(None, asked[:MAX_COMPARED_CHARS], text, autojunk=False).ratio()
-            return same, other.model == task.model, -len(list(_members_that_differ(request, other.request)))
+        matcher = difflib.SequenceMatcher(None, "", asked[:MAX_COMPARED_CHARS], autojunk=False)
+
+        def likeness(other: RecordedAnswer, ratio: Callable[[], float]) -> tuple[float, bool, int]:
+            matcher.set_seq1(question_in(other.request)[:MAX_COMPARED_CHARS])
+            return ratio(), other.model == task.model, -len(list(_members_that_differ(request, other.request)))
 
         others = [each for each in self._answers if each.kind == task.kind][:MAX_COMPARED]
-        return max(others, key=likeness, default=None)
+        likely = heapq.nlargest(MAX_MEASURED, others, key=lambda each: likeness(each, matcher.quick_ratio))
+        return max(likely, key=lambda each: likeness(each, matcher.ratio), default=None)
+
+
+def _features(answer: RecordedAnswer) -> dict[str, bool]:
+    """What only an offer that says so has, and the recorded request needed: servers of tools, and other APIs."""
+    needs = read_demand(msgspec.json.encode(answer.request).decode()).needs
+    return {need: True for need in needs if need.startswith((MCP_NEED, API_NEED))}
 
 
 def question_in(request: dict[str, Any]) -> str:

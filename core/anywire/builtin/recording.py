@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +20,8 @@ from anywire.engine import Create, Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import ConfigError, EngineFailed
 from anywire.messages import TaskRequest
 from anywire.recorded_answers import AnswerFile, RecordedAnswer, RecordedDelta, request_of
+
+log = logging.getLogger(__name__)
 
 MAX_ANSWER_CHARS = 32 * 1024 * 1024
 """Characters of the longest answer that is recorded."""
@@ -104,7 +107,11 @@ class RecordingEngine(Engine):
                     deltas.append(RecordedDelta(step.text, step.extra, step.finish_reason, step.usage, after_ms))
                     size += len(step.text) + len(step.extra)
                 yield step
-        if request is not None and size <= MAX_ANSWER_CHARS:
+        if request is None or size > MAX_ANSWER_CHARS:
+            if not task.resume:
+                what = "its body is no JSON object of at most 1 MiB" if request is None else "it is too long"
+                log.warning("the answer to a %s of %r is not recorded: %s", task.kind, task.model[:80], what)
+        else:
             recorded = RecordedAnswer(task.kind, task.model, request, tuple(deltas), task.stream)
             try:
                 await asyncio.to_thread(self._file.append, recorded)

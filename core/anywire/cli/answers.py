@@ -40,11 +40,14 @@ def record(
     from anywire.cli.serve import say_served
     from anywire.config import replaced
     from anywire.errors import ConfigError
+    from anywire.recorded_answers import read_answers
     from anywire.roles import stop
     from anywire.roles.orchestrator_and_agents import running
 
     if to.exists() and not append:
         raise ConfigError(f"{to} is there already: name another file, or add to it with --append")
+    if to.exists() and to.stat().st_size:
+        read_answers(to)
     settled, plugins = given.serving(apart=True, transports=["memory"])
     engine = settled.config.engine
     if engine.name in ("recorded", "recording") or settled.config.agents:

@@ -201,6 +201,7 @@ class FleetEngine(Engine):
             task.progress,
             resume=task.resume,
             digest=digest,
+            named_tenant=task.tenant,
         )
 
     def _agents_changed(self) -> None:

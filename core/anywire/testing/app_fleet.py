@@ -10,6 +10,7 @@ pytest plugin has it as fixture ``anywire_fleet``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -105,6 +106,9 @@ class AppFleet:
         return self._do(self._running.stats())
 
     def _do(self, work: Coroutine[Any, Any, Result]) -> Result:
+        if self._loop.is_closed():
+            work.close()
+            raise ConfigError("this fleet has ended: use it inside of its with block, or of the test with the fixture")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
 
@@ -116,7 +120,7 @@ def app_fleet(
     answers: str | Path | None = None,
     transport: str = "memory",
     transport_options: Options | None = None,
-    services: Sequence[str] | Mapping[str, Options] = (),
+    services: str | Sequence[str] | Mapping[str, Options] = (),
     pipeline: Options | None = None,
     gateway: Options | None = None,
     plugins: Sequence[str] = (),
@@ -137,6 +141,8 @@ def app_fleet(
 
     Raises what an orchestrator raises at start: `ConfigError`, `PluginError`, `TransportUnavailable`.
     """
+    if isinstance(services, str):
+        services = [services]
     chosen: EngineChoice = {"name": "recorded", "file": str(answers)} if answers is not None else engine
     with TemporaryDirectory(prefix="anywire-fleet-") as state:
 
@@ -175,15 +181,19 @@ def _in_a_thread(running: Callable[[], Any]) -> Iterator[AppFleet]:
                 raise
             begun.set_exception(error)
 
+    def end(begun: Future[tuple[AppFleet, asyncio.Event]]) -> None:
+        if begun.exception() is None:
+            fleet, stop = begun.result()
+            with contextlib.suppress(RuntimeError):  # its loop has ended by itself
+                fleet._loop.call_soon_threadsafe(stop.set)
+
     thread = threading.Thread(target=run, name="anywire-fleet")
     thread.start()
     try:
-        fleet, stop = begun.result()
-        try:
-            yield fleet
-        finally:
-            fleet._loop.call_soon_threadsafe(stop.set)
+        yield begun.result()[0]
     finally:
+        # Also when it was interrupted before it had begun: it ends then as soon as it has.
+        begun.add_done_callback(end)
         thread.join()
 
 

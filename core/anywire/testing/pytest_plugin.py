@@ -8,12 +8,14 @@ It comes with the distribution ``anywire`` (``pip install 'anywire[testing]' any
 
     @pytest.mark.anywire_fleet(agents=2, answers="tests/answers.jsonl")
 
+A file that is not there is looked for from pytest's root folder.
 What it needs is imported when a test asks for a fleet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,6 +47,11 @@ def anywire_fleet(request: pytest.FixtureRequest, anywire_transport: str) -> Ite
 
     settings: dict[str, Any] = {"transport": anywire_transport}
     for mark in reversed(list(request.node.iter_markers(MARK))):
+        if mark.args:
+            raise pytest.UsageError(f"the mark {MARK} takes settings by name alone: {MARK}(agents=2)")
         settings |= mark.kwargs
+    answers = settings.get("answers")
+    if answers is not None and not Path(answers).exists():
+        settings["answers"] = request.config.rootpath / answers
     with app_fleet(**settings) as fleet:
         yield fleet

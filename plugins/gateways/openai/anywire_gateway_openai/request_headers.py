@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
-from multidict import istr
+from multidict import MultiMapping, istr
 
 from anywire.caller import ANYBODY, Caller
 from anywire.errors import InvalidRequest
@@ -48,6 +48,7 @@ MAX_SHOWN = 64
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _TRACEPARENT_HEADER = istr("traceparent")
 _TRACESTATE = istr("tracestate")
+_CACHE_CONTROL = istr("cache-control")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -105,6 +106,8 @@ def task_headers(headers: Mapping[str, str]) -> TaskHeaders:
         text = headers.get(name)
         if text is not None:
             found[field] = read(name, text)
+    if "cache_control" in found:
+        found["cache_control"] = _cache_control("cache-control", _all_of(_CACHE_CONTROL, headers))
     if found.get("trace"):
         found["trace"] = _with_state(found["trace"], headers)
     return TaskHeaders(**found) if found else NO_HEADERS
@@ -115,6 +118,12 @@ def trace_of(headers: Mapping[str, str]) -> str:
     text = headers.get(_TRACEPARENT_HEADER)
     trace = _trace("traceparent", text) if text else ""
     return _with_state(trace, headers) if trace else ""
+
+
+def _all_of(name: str, headers: Mapping[str, str]) -> str:
+    """A header that may come on several lines, which are one list together."""
+    lines = headers.getall(name) if isinstance(headers, MultiMapping) else [headers[name]]
+    return ", ".join(lines)
 
 
 def _with_state(trace: str, headers: Mapping[str, str]) -> str:
@@ -233,7 +242,7 @@ _READERS: tuple[tuple[str, str, Callable[[str, str], object]], ...] = (
     (istr("x-anywire-progress"), "progress", _flag),
     (istr("x-anywire-stages"), "stages", _flag),
     (istr("x-anywire-explain"), "explain", _flag),
-    (istr("cache-control"), "cache_control", _cache_control),
+    (_CACHE_CONTROL, "cache_control", _cache_control),
     (istr("x-anywire-background"), "background", _flag),
     (istr("idempotency-key"), "idempotency_key", _key),
 )

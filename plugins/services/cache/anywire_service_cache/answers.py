@@ -12,6 +12,10 @@ KEPT_ENDS = frozenset(("", "eos", "function_call", "length", "stop", "tool_calls
 FALLBACK_MEMBER = "anywire_fallback"
 """The member of an answer that no model gave; see `anywire_service_cache.retrieval`."""
 MAX_DELTAS = 100_000
+MAX_GATHERED_BYTES = 64 * 1024 * 1024
+"""Bytes of all answers while they come."""
+PIECE_BYTES = 64
+"""Bytes that a piece of text takes beside its characters."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Delta, ...]).decode
@@ -29,11 +33,20 @@ def decoded(data: bytes) -> tuple[Delta, ...] | None:
         return None
 
 
-class Gathering:
-    """One answer while it comes. ``limit`` is how many bytes it may have."""
+class Room:
+    """What all answers that are gathered take together."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, most: int = MAX_GATHERED_BYTES) -> None:
+        self.most, self.taken = most, 0
+
+
+class Gathering:
+    """One answer while it comes. ``limit`` is how many bytes it may have, ``room`` what it shares with the others.
+    `close` it."""
+
+    def __init__(self, limit: int, room: Room) -> None:
         self._limit, self._size, self._next = limit, 0, 0
+        self._room, self._held = room, 0
         self._attempt = -1
         self._texts: list[str] = []
         self._deltas: list[Delta] = []
@@ -48,8 +61,11 @@ class Gathering:
             return None
         if self._attempt < 0:
             self._attempt = chunk.attempt
-        self._size += sum(map(_bytes, chunk.deltas)) + _bytes(chunk.extra) + _bytes(chunk.usage)
-        if chunk.attempt != self._attempt or chunk.seq != self._next or chunk.error or self._size > self._limit:
+        size = sum(map(_bytes, chunk.deltas)) + _bytes(chunk.extra) + _bytes(chunk.usage)
+        self._size += size
+        self._hold(size + PIECE_BYTES * len(chunk.deltas))
+        is_too_much = self._size > self._limit or self._room.taken > self._room.most
+        if chunk.attempt != self._attempt or chunk.seq != self._next or chunk.error or is_too_much:
             self._drop()
             return None
         self._next += len(chunk.deltas)
@@ -78,9 +94,18 @@ class Gathering:
             self._deltas.append(Delta("".join(self._texts)))
             self._texts = []
 
+    def close(self) -> None:
+        """Give its room back; safe to call twice."""
+        self._hold(-self._held)
+
+    def _hold(self, more: int) -> None:
+        self._held += more
+        self._room.taken += more
+
     def _drop(self) -> None:
         self.unfit = True
         self._texts, self._deltas = [], []
+        self.close()
 
 
 def _bytes(text: str) -> int:

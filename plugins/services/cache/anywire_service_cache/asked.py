@@ -47,7 +47,8 @@ def read_asked(submission: Submission, config: CacheConfig) -> Asked | None:
     """What a task asks; None for one that the cache has nothing to do with.
 
     Those are: tasks that a service has made (the members of a deliberation are to differ), streams that go on from a
-    text, chats in which tools run at the agent, and what the settings or the client leave out."""
+    text, chats in which tools run at the agent, and what the settings or the client leave out. Also tasks that two
+    orchestrators have passed on: the second one may have named its own tenant for all of the first one's."""
     hint = submission.hints.get(HINT, "")
     directives = read_directives(submission.cache_control or (hint if isinstance(hint, str) else ""))
     if (
@@ -55,7 +56,7 @@ def read_asked(submission: Submission, config: CacheConfig) -> Asked | None:
         or submission.parent
         or submission.resume
         or submission.kind not in config.kinds
-        or (submission.hops and not config.passed_on)
+        or submission.hops > (1 if config.passed_on else 0)
         or not _is_for(config.models, submission.model)
     ):
         return None
@@ -91,8 +92,9 @@ def _runs_tools(submission: Submission) -> bool:
 
 def _head(submission: Submission, scope: str) -> bytes:
     """All that an answer depends on beside the body. A client that asks for an agent, or for another policy, means
-    it."""
-    names = (scope, submission.kind, submission.model, submission.policy, str(len(submission.prefer)))
+    it. An orchestrator above asks with one key for all of its tenants."""
+    named = submission.named_tenant if submission.named_tenant != submission.caller.tenant else ""
+    names = (scope, named, submission.kind, submission.model, submission.policy, str(len(submission.prefer)))
     form = "outline" if submission.outline else "body"
     parts = (form, *names, *submission.prefer, *submission.avoid)
     return _digest(*[each.encode(errors="surrogatepass") for each in parts])

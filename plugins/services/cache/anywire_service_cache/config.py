@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 import pydantic
 
+from anywire.messages import Kind
 from anywire.service import ServiceConfig
 
 
@@ -52,7 +53,7 @@ class CacheConfig(ServiceConfig):
     models: tuple[str, ...] = pydantic.Field(
         (), description="Models whose answers are kept; `*` stands for any characters. Empty: all."
     )
-    kinds: tuple[str, ...] = pydantic.Field(
+    kinds: tuple[Kind, ...] = pydantic.Field(
         ("chat", "completion", "embedding"), description="Kinds of tasks whose answers are kept."
     )
     only_deterministic: bool = pydantic.Field(
@@ -65,7 +66,7 @@ class CacheConfig(ServiceConfig):
     )
     passed_on: bool = pydantic.Field(
         False,
-        description="Serve tasks that another orchestrator has passed on, too. It does not tell what its client says "
+        description="Serve tasks that one other orchestrator has passed on, too. It does not tell what its client says "
         "in `cache-control`.",
     )
     semantic: SemanticConfig | None = pydantic.Field(

@@ -55,6 +55,7 @@ class Keeps(Protocol):
     def store(self) -> Store | None: ...
     @property
     def counts(self) -> Counter[str]: ...
+    async def clear(self, scope: str | None, model: str) -> int: ...
     def tell(self, name: str, submission: Submission, **data: object) -> None: ...
 
 
@@ -106,8 +107,7 @@ class CacheHandlers:
         """A caller that does not operate clears what is its own."""
         scope = _scope(request.caller, request.query.get("tenant"))
         model = request.query.get("model", "")
-        cleared = await self._store().clear(scope, model)
-        self._cache.counts["cleared"] += cleared
+        cleared = await self._cache.clear(scope, model)
         by = Submission("chat", model, "", caller=request.caller)
         self._cache.tell("cleared", by, entries=cleared, model=model, everybody=scope is None)
         return Response(_encode(CacheCleared("cache.cleared", cleared)))

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from anywire.context import Context
 from anywire.engine import Delta
-from anywire.errors import AnywireError
+from anywire.errors import AnywireError, PluginFailed
 from anywire.files.database_thread import taken_over
 from anywire.messages import Chunk
 from anywire.metric import Metric
 from anywire.service import Answered, Service
 from anywire.submission import Submission
-from anywire_service_cache.answers import Gathering, encoded
+from anywire_service_cache.answers import Gathering, Room, encoded
 from anywire_service_cache.asked import PLAIN, Asked, read_asked
 from anywire_service_cache.config import CacheConfig
 from anywire_service_cache.entries import Entry
@@ -35,6 +35,8 @@ MAX_GATHERED = 4096
 """Answers that are gathered at once; of more, those that come later are not kept."""
 
 
+MEANING_PAUSE = 5.0
+"""Seconds for which embeddings are not asked for after one has not come in time."""
 CLOSE_PATIENCE = 2.0
 """Seconds that answers which are being written get at the end."""
 
@@ -70,13 +72,15 @@ class Cache(Service):
     def __init__(self, config: CacheConfig) -> None:
         super().__init__(config)
         self._counts: Counter[str] = Counter()
-        self._gathering: set[asyncio.Task[None]] = set()
+        self._gathering: dict[asyncio.Task[None], Asked] = {}
+        self._room = Room()
         self._context: Context | None = None
         self._payloads: Payloads | None = None
         self._store: Store | None = None
         self._weights: Weights | None = None
         self._opening: asyncio.Task[None] | None = None
         self._said_unknown = False
+        self._meaning_rests_until = 0.0
 
     async def start(self, context: Context) -> None:
         self._context, config = context, self.config
@@ -139,6 +143,17 @@ class Cache(Service):
                 self.name, name, data, tenant=caller.tenant, caller=caller.id, trace=trace
             )
 
+    async def clear(self, scope: str | None, model: str) -> int:
+        """As `Store.clear`. What is being answered meanwhile is not kept either."""
+        if self._store is None:
+            raise PluginFailed("another process has the folder of the cache, so this one keeps nothing yet")
+        for task, asked in self._gathering.items():
+            if (scope is None or asked.scope == scope) and (not model or asked.model == model):
+                task.cancel()
+        cleared = await self._store.clear(scope, model)
+        self._counts["cleared"] += cleared
+        return cleared
+
     async def before(self, task_id: str, submission: Submission) -> Answered | None:
         context, store, weights = self._context, self._store, self._weights
         asked = read_asked(submission, self.config)
@@ -188,8 +203,11 @@ class Cache(Service):
         """An answer to a question that means the same, and the embedding of this one."""
         from anywire_service_cache.meaning import embeddings, ranked
 
-        semantic = self.config.semantic
+        semantic, clock = self.config.semantic, context.clock
         assert semantic is not None
+        if not weights.of(semantic.model) or clock.now() < self._meaning_rests_until:
+            return None, None
+        due = clock.now() + semantic.timeout
         vectors = await embeddings(
             context,
             semantic.model,
@@ -199,6 +217,14 @@ class Cache(Service):
             parent=task_id,
         )
         if vectors is None:
+            if clock.now() >= due and clock.now() >= self._meaning_rests_until:
+                self._meaning_rests_until = clock.now() + MEANING_PAUSE
+                log.warning(
+                    "questions are not compared by their meaning for %g s: %s gave no embedding within %g s",
+                    MEANING_PAUSE,
+                    semantic.model,
+                    semantic.timeout,
+                )
             return None, None
         vector, now = vectors[0], time.time()
         if asked.directives.no_cache:
@@ -252,8 +278,8 @@ class Cache(Service):
         group = self._group(asked, weights) if vector is not None else b""
         keeping = self._kept(context, store, weights, task_id, submission, asked, chunks, known, group, vector)
         task = asyncio.get_running_loop().create_task(keeping)
-        self._gathering.add(task)
-        task.add_done_callback(self._gathering.discard)
+        self._gathering[task] = asked
+        task.add_done_callback(self._gathering.pop)
 
     async def _kept(
         self,
@@ -269,7 +295,7 @@ class Cache(Service):
         vector: array[float] | None,
     ) -> None:
         """Keep the answer to a task, once it is whole."""
-        gathering = Gathering(self.config.max_answer_bytes)
+        gathering = Gathering(self.config.max_answer_bytes, self._room)
         answer: tuple[Delta, ...] | None = None
         try:
             async with aclosing(chunks):
@@ -279,6 +305,8 @@ class Cache(Service):
                         break
         except AnywireError:
             return  # it has failed
+        finally:
+            gathering.close()
         if answer is None:
             return
         digest = self._digest(context, weights, task_id, asked.model, known)

@@ -44,14 +44,18 @@ class Store:
         return self._clock.now() < self._rests_until
 
     async def load(self) -> None:
-        """Take over what is kept from before. Raises `PluginFailed`."""
+        """Take over what is kept from before. Raises `PluginFailed` when that cannot be read. What is too old or too
+        much is removed with the next answer that is kept, where the disk is full now."""
         now = self._now()
         for entry in await self._payloads.entries():
             if self.entries.fits(entry.size):
                 self.entries.add(entry, now)
             else:
                 self._went(entry, "full")
-        await self._remove_gone()
+        try:
+            await self._remove_gone()
+        except AnywireError as error:
+            self._failed(error)
 
     async def answer(self, entry: Entry) -> tuple[Delta, ...] | None:
         """What was given then; None where it cannot be had now."""
@@ -85,6 +89,7 @@ class Store:
         except AnywireError as error:
             self._failed(error)
             self.entries.remove(entry.key)
+            self._gone.append(entry.key)  # the file may have the one that it was to replace
             return False
         finally:
             self._writing -= len(answer)

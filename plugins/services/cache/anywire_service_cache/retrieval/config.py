@@ -35,6 +35,10 @@ class RetrievalConfig(ServiceConfig):
     max_bytes: int = pydantic.Field(
         32 * 1024 * 1024, ge=1, le=2**30, description="Bytes of all documents; what exceeds them is not read."
     )
+    passed_on: bool = pydantic.Field(
+        False,
+        description="Answer tasks that another orchestrator has passed on, too; its other agents are not tried then.",
+    )
     introduction: str = pydantic.Field(
         "No model can answer now. These passages of the documents are closest to the question:",
         description="Sentence before the passages.",

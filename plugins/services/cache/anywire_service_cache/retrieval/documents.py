@@ -111,8 +111,10 @@ def _pieces(paragraph: str, most: int) -> Iterator[str]:
             yield held
             held = ""
         held = f"{held} {sentence}" if held else sentence
-        while len(held) > most:
-            yield held[:most]
-            held = held[most:]
+        if len(held) > most:
+            last = (len(held) - 1) // most * most
+            for at in range(0, last, most):
+                yield held[at : at + most]
+            held = held[last:]
     if held:
         yield held

@@ -17,6 +17,7 @@ from anywire.engine import Delta
 from anywire.errors import AnywireError, ConfigError
 from anywire.messages import Kind
 from anywire.metric import Metric
+from anywire.native_api import COUNT_TOKENS, endpoint_of
 from anywire.route import Request, Response, Route
 from anywire.service import Answered, Service
 from anywire.submission import Submission
@@ -118,11 +119,16 @@ class Retrieval(Service):
         yield Metric("passages", "Passages that can be found.", len(index.library.passages) if index is not None else 0)
 
     async def after_failure(self, task_id: str, submission: Submission, error: AnywireError) -> Answered | None:
-        """None for what asks for more than text: JSON, embeddings; and for tasks that another service has made."""
+        """None for what asks for something else than text: JSON, embeddings, a count of tokens. None also for tasks
+        that another service has made, or another orchestrator has passed on: that one may have other agents."""
         index, context = self._index, self._context
         if index is None or context is None or submission.parent or submission.kind not in ("chat", "completion"):
             return None
+        if submission.hops and not self.config.passed_on:
+            return None
         text = submission.outline or submission.body
+        if endpoint_of(text) == COUNT_TOKENS:
+            return None
         members = canonical_members(text)
         question = question_of(members) if members is not None else None
         if question is None or "json" in read_demand(text).needs:
@@ -151,9 +157,9 @@ class Retrieval(Service):
                 context, config.model, [question], caller=submission.caller, timeout=config.timeout, parent=task_id
             )
             if asked is not None:
-                found = ranked(asked[0], vectors, config.passages)
+                found = await asyncio.to_thread(ranked, asked[0], vectors, config.passages)
                 return [_Close(passages[at], score) for at, score in found if score >= config.min_similarity], "meaning"
-        by_words = index.words.closest(question, config.passages)
+        by_words = await asyncio.to_thread(index.words.closest, question, config.passages)
         return [_Close(passages[at], score) for at, score in by_words], "words"
 
     async def _read(self, context: Context) -> _Index:

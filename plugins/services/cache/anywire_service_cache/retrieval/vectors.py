@@ -32,6 +32,8 @@ class PassageVectors:
         self._made: list[array[float]] = []
         self._of: frozenset[str] | None = None
         """The digests of the weights that have made them."""
+        self._told = -1
+        """Of which batch it was last said that there are no embeddings."""
         self._making = asyncio.create_task(self._make())
 
     @property
@@ -66,6 +68,17 @@ class PassageVectors:
             if self._digests() != self._of:
                 continue
             if found is None:
+                if self._told != at:
+                    self._told = at
+                    log.warning(
+                        "%s makes no embeddings of the passages %d to %d of %d; tried again every %g s. Passages are "
+                        "found by their words meanwhile; smaller ones may help (services.retrieval.passage_chars)",
+                        self._model,
+                        at + 1,
+                        at + len(batch),
+                        len(self._texts),
+                        PAUSE,
+                    )
                 await self._context.clock.sleep(PAUSE)
                 continue
             self._made += found
