@@ -7,7 +7,7 @@ import base64
 import io
 import json
 import wave
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, get_args
 
 import aiohttp
@@ -25,6 +25,7 @@ from anywire.engine import Delta, EngineProgress
 from anywire.errors import InvalidRequest
 from anywire.messages import Kind, TaskRequest
 from anywire.offers import Offer
+from anywire_gateway_openai.whole import handlers
 from anywire_gateway_openai.whole.form_data import MAX_PARTS, FormFile, read_form
 
 DOCUMENTS = ["a cat sat", "dogs bark", "the cat"]
@@ -250,6 +251,37 @@ async def test_large_sound_travels_whole() -> None:
     assert base64.b64decode(given["file"]) == sound
     assert (given["filename"], given["content_type"], given["temperature"]) == ("a b.wav", "audio/wav", "0.5")
     assert given["timestamp_granularities[]"] == ["word"]
+
+
+async def test_the_event_loop_runs_between_the_looks_at_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = 0
+    seen: list[int] = []
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def noting(call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any) -> Any:
+            seen.append(turns)
+            return call(*given)
+
+        return noted
+
+    for name in ("read_form", "asked_transcription", "digest_of", "translated"):
+        monkeypatch.setattr(handlers, name, noting(getattr(handlers, name)))
+    async with serving(WholeEngine('{"text":"heard"}')) as served, served.client() as client:
+        turning = asyncio.ensure_future(turn())
+        try:
+            for headers in (dict[str, str](), {"Idempotency-Key": "k"}):
+                seen.clear()
+                await client.audio.transcriptions.create(model="m", file=("a.wav", b"sound"), extra_headers=headers)
+                assert len(seen) == 3 + bool(headers), "nobody asks for a digest without a key"
+                assert sorted(set(seen)) == seen
+        finally:
+            turning.cancel()
 
 
 # Forms

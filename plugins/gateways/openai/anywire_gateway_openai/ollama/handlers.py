@@ -21,7 +21,7 @@ from anywire_gateway_openai.body import BodyRoom, BodyShare, read_body
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.errors import as_anywire, error_code
 from anywire_gateway_openai.first_choice import token_counts
-from anywire_gateway_openai.idempotency import KeptAnswers, digest_of
+from anywire_gateway_openai.idempotency import KEY, KeptAnswers, digest_of
 from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL
 from anywire_gateway_openai.ollama import forms
 from anywire_gateway_openai.ollama.answer import CHAT, GENERATED, Form, Lines, line, whole
@@ -72,7 +72,8 @@ Fields = TypeVar("Fields", bound=_NamesModel)
 
 
 class _Request(NamedTuple):
-    """A request as it came: ``name`` is the model's as the client writes it, ``digest`` tells what is asked for."""
+    """A request as it came: ``name`` is the model's as the client writes it, ``digest`` tells what is asked for, where
+    it has an ``Idempotency-Key``."""
 
     http: web.BaseRequest
     share: BodyShare
@@ -166,7 +167,8 @@ class OllamaHandlers:
         name = fields.model
         if not name:
             raise InvalidRequest("model is required", param="model")
-        return _Request(request, share, digest_of(request.path, body, False), name, began_ns), fields, list(members)
+        digest = digest_of(request.path, body, False) if KEY in request.headers else b""
+        return _Request(request, share, digest, name, began_ns), fields, list(members)
 
     async def _load(self, came: _Request, fields: ChatRequest | GenerateRequest, form: Form) -> web.StreamResponse:
         """Answer a request without a prompt: the model is loaded, by a task where it is not yet."""
