@@ -21,10 +21,14 @@ from tests.long_form import examples
 from tests.patience import PATIENCE
 
 from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
+from anywire.caller import Caller, Limits
 from anywire.engine import Delta, EngineProgress
-from anywire.errors import InvalidRequest
+from anywire.errors import InvalidRequest, LimitReached
 from anywire.messages import Kind, TaskRequest
 from anywire.offers import Offer
+from anywire.scheduler import QueuedTask, QueueKey
+from anywire.scheduler_tools.charges import ExpectedTokens
+from anywire.submission import Submission
 from anywire_gateway_openai.whole import handlers
 from anywire_gateway_openai.whole.form_data import MAX_PARTS, FormFile, read_form
 
@@ -251,6 +255,22 @@ async def test_large_sound_travels_whole() -> None:
     assert base64.b64decode(given["file"]) == sound
     assert (given["filename"], given["content_type"], given["temperature"]) == ("a b.wav", "audio/wav", "0.5")
     assert given["timestamp_granularities[]"] == ["word"]
+
+
+async def test_sound_is_not_counted_as_if_it_were_text() -> None:
+    engine = WholeEngine('{"text":"heard"}')  # servers that hear tell no tokens
+    caller = Caller("k", "alice", limits=Limits(tokens_per_day=10_000))
+    body = json.dumps({"model": "m", "file": "A" * 200_000, "filename": "a.wav"})
+    async with serving(engine) as served:
+        for _ in range(3):
+            await served.context.submit(Submission("transcription", "m", body, caller=caller)).result()
+        text = Submission("tokenize", "m", body, caller=caller)
+        await served.context.submit(text).result()
+        with pytest.raises(LimitReached):
+            await served.context.submit(text).result()
+    expected = ExpectedTokens(0)
+    heard = QueuedTask("t", (QueueKey("m", "transcription"),), prompt_chars=16_000_000)
+    assert expected.prompt(heard) == 100_000
 
 
 async def test_the_event_loop_runs_between_the_looks_at_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
