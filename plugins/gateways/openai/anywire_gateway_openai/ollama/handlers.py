@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from time import perf_counter
@@ -265,9 +266,9 @@ class OllamaHandlers:
         return answer.response()
 
 
-async def _embeddings(chunk: Chunk, dimensions: int | None) -> list[list[float]]:
-    """The vectors of an answer, in the order of their texts. Raises `StreamCorrupted` for what is none, and
-    `InvalidRequest` when they have other dimensions than were asked for."""
+async def _embeddings(chunk: Chunk, dimensions: int | None) -> list[Raw]:
+    """The vectors of an answer as they came, in the order of their texts; the event loop runs between them. Raises
+    `StreamCorrupted` for what is none, and `InvalidRequest` when they have other dimensions than were asked for."""
     if not chunk.extra:
         raise EngineFailed("the engine gave no embedding")
     checked_json(chunk.extra, "[", "embedding")
@@ -275,6 +276,9 @@ async def _embeddings(chunk: Chunk, dimensions: int | None) -> list[list[float]]
     try:
         entries = _vectors(chunk.extra)
         found = sorted((_index(each.get("index", Raw(b"0"))), at) for at, each in enumerate(entries))
-        return [_vector(entries[at]["embedding"]) for _, at in found]
+        for entry in entries:
+            _vector(entry["embedding"])
+            await asyncio.sleep(0)
+        return [entries[at]["embedding"] for _, at in found]
     except (msgspec.MsgspecError, UnicodeError, KeyError) as error:
         raise StreamCorrupted(f"the agent sent embeddings that cannot be read: {error}", phase="streaming") from error
