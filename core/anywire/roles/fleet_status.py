@@ -9,17 +9,20 @@ from anywire.messages import COMMON_KINDS
 from anywire.offers import MAX_OFFERS, RESUME, Offer
 from anywire.pipeline.fleet.claims import MAX_SLOTS
 from anywire.pipeline.fleet.groups import KINDS
-from anywire.pipeline.fleet.serving import DEPTH, Serving
+from anywire.pipeline.fleet.serving import DEPTH
 from anywire.pipeline.orchestrator import Orchestrator
 
 
 def status_for_clients(orchestrator: Orchestrator) -> EngineStatus:
-    """The models of services and of agents that are ready. Clients may ask for any other."""
+    """The models of services and of agents that are ready. Clients may ask for any other, and for tasks of
+    `COMMON_KINDS` of any: only the orchestrator refuses these, when it knows who asks."""
     fleet = orchestrator.registry.serving
     if not fleet.ready:
         return EngineStatus("starting", detail="no agent is ready yet", any_model=True)
     of_services = _of_services(orchestrator)
-    of_agents = [Offer(model, _kinds(fleet, model)) for model in _of_agents(orchestrator, of_services)]
+    of_agents = [
+        Offer(model, _told((*COMMON_KINDS, *fleet.kinds(model)))) for model in _of_agents(orchestrator, of_services)
+    ]
     return EngineStatus("ready", (*of_services, *of_agents), any_model=True)
 
 
@@ -41,7 +44,7 @@ def status_for_parent(orchestrator: Orchestrator, weights: Mapping[str, str]) ->
         return EngineStatus("starting", detail="no agent is ready yet", slots=0, resources=resources)
     of_services = _of_services(orchestrator)
     of_agents = [
-        _offer(model, _kinds(fleet, model), weights.get(model), fleet.servers(model))
+        _offer(model, _told(fleet.kinds(model)), weights.get(model), fleet.servers(model))
         for model in _of_agents(orchestrator, of_services)
     ]
     slots = min(fleet.ready_slots, MAX_SLOTS)
@@ -62,11 +65,10 @@ def _of_agents(orchestrator: Orchestrator, of_services: Sequence[Offer]) -> list
     return ready[: MAX_OFFERS - len(of_services)]
 
 
-def _kinds(fleet: Serving, model: str) -> tuple[str, ...]:
-    """The kinds of tasks that agents do with a model, none where they do all: those of the orchestrator's capabilities
-    count then."""
-    kinds = fleet.kinds(model)
-    return () if len(kinds) == len(KINDS) else kinds
+def _told(kinds: Sequence[str]) -> tuple[str, ...]:
+    """``kinds``, none where they are all: those of the orchestrator's capabilities count then."""
+    found = tuple(dict.fromkeys(kinds))
+    return () if len(found) == len(KINDS) else found
 
 
 def _offer(model: str, kinds: tuple[str, ...], digest: str | None, servers: Sequence[str]) -> Offer:
