@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import io
 import json
 import wave
 from collections.abc import AsyncGenerator, Callable
+from types import FrameType
 from typing import Any, get_args
 
 import aiohttp
@@ -255,6 +257,23 @@ async def test_large_sound_travels_whole() -> None:
     assert base64.b64decode(given["file"]) == sound
     assert (given["filename"], given["content_type"], given["temperature"]) == ("a b.wav", "audio/wav", "0.5")
     assert given["timestamp_granularities[]"] == ["word"]
+
+
+async def test_a_refused_file_is_let_go_of_at_once() -> None:
+    """A flood of files that are refused must not stay in memory until Python looks for cycles."""
+
+    def is_handlers(each: object) -> bool:
+        return isinstance(each, FrameType) and each.f_code.co_name == "transcription"
+
+    async with serving(synthetic(), max_body_bytes=4096) as served, served.client() as client:
+        gc.collect()
+        gc.disable()
+        try:
+            with pytest.raises(openai.APIStatusError):  # as base64 it is too large
+                await client.audio.transcriptions.create(model="m", file=("a.wav", b"x" * 3500))
+            assert not any(map(is_handlers, gc.get_objects()))
+        finally:
+            gc.enable()
 
 
 async def test_sound_is_not_counted_as_if_it_were_text() -> None:
