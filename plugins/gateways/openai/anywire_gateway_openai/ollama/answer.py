@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -117,6 +118,10 @@ class Lines:
         self.ended = False
         self._form, self._model, self._began_ns = form, model, began_ns
         self._answer = Answer()
+
+    def encode(self, chunks: list[Chunk]) -> bytes:
+        """The lines of these chunks, which have come just now."""
+        return b"".join([self.lines(chunk, time.monotonic_ns()) for chunk in chunks])
 
     def lines(self, chunk: Chunk, now_ns: int) -> bytes:
         """The lines of a chunk. Raises `StreamCorrupted`."""
