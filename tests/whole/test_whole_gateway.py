@@ -276,14 +276,17 @@ async def test_a_refused_file_is_let_go_of_at_once() -> None:
             gc.enable()
 
 
-async def test_sound_is_not_counted_as_if_it_were_text() -> None:
+async def test_sound_and_counting_are_no_prompts_of_the_day() -> None:
     engine = WholeEngine('{"text":"heard"}')  # servers that hear tell no tokens
     caller = Caller("k", "alice", limits=Limits(tokens_per_day=10_000))
     body = json.dumps({"model": "m", "file": "A" * 200_000, "filename": "a.wav"})
     async with serving(engine) as served:
         for _ in range(3):
             await served.context.submit(Submission("transcription", "m", body, caller=caller)).result()
-        text = Submission("tokenize", "m", body, caller=caller)
+        counting = Submission("tokenize", "m", body, caller=caller)
+        for _ in range(3):  # no model reads anything
+            await served.context.submit(counting).result()
+        text = Submission("rerank", "m", body, caller=caller)
         await served.context.submit(text).result()
         with pytest.raises(LimitReached):
             await served.context.submit(text).result()
