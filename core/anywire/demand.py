@@ -20,6 +20,8 @@ MAX_MODELS = 8
 """Models that one request may name, in order of preference."""
 CHARS_PER_TOKEN = 4
 """Of a prompt whose tokens no engine has counted."""
+CHARS_PER_TOKEN_OF_SOUND = 160
+"""The same of a file with sound in base64: models that hear make some 25 to 50 tokens of a second."""
 MAX_TOKENS = 2**31
 MCP_NEED = NAMED_NEED
 """Begins the need of a server of tools (MCP) by its label: ``mcp:files``."""
@@ -117,6 +119,11 @@ def read_demand(body: str) -> Demand:
         session[:MAX_NAME_CHARS] if isinstance(session, str) and session.isprintable() else "",
         _hints(metadata) if isinstance(metadata, dict) and not _is_native(needs) else NO_HINTS,
     )
+
+
+def prompt_tokens(kind: str, chars: int) -> float:
+    """How many tokens the prompt of a task may have, by the characters of its body."""
+    return chars / (CHARS_PER_TOKEN_OF_SOUND if kind == "transcription" else CHARS_PER_TOKEN)
 
 
 def beyond_text(body: str) -> str:

@@ -20,8 +20,9 @@ from tests.patience import PATIENCE
 from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.engine import Delta, Engine, EngineProgress
 from anywire.errors import EngineFailed
-from anywire.messages import TaskRequest
+from anywire.messages import Chunk, TaskRequest
 from anywire.offers import Offer
+from anywire_gateway_openai.ollama.handlers import _embeddings
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 USAGE = '{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}'
@@ -156,6 +157,25 @@ async def test_embeddings_of_one_text_and_of_several() -> None:
         assert [len(each) for each in one.embeddings] == [2]
         old = await at.client.embeddings("m", "a")
         assert list(old.embedding) == list(several.embeddings[0])
+
+
+async def test_the_event_loop_runs_between_embeddings() -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    vectors = [{"index": at, "embedding": [at, 0.5]} for at in reversed(range(300))]
+    turning = asyncio.ensure_future(turn())
+    try:
+        found = await _embeddings(Chunk("h", "t", 1, 0, extra=json.dumps(vectors), final=True), None)
+    finally:
+        turning.cancel()
+    assert turns >= len(vectors)
+    assert [json.loads(bytes(each)) for each in found] == [[at, 0.5] for at in range(300)]
 
 
 async def test_models_are_listed_shown_and_loaded() -> None:

@@ -14,6 +14,7 @@ from tests.integration.mutations import seed
 from tests.long_form import TIMES
 
 from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
+from anywire_gateway_openai.ollama.catalogue import MAX_NAMED_BYTES
 
 REQUESTS = 300 * TIMES
 CALL = {"function": {"name": "f", "arguments": {"a": 1}}, "id": "c"}
@@ -101,3 +102,16 @@ async def test_no_form_is_the_servers_fault(caplog: pytest.LogCaptureFixture) ->
                 assert "text" in data if answer.status == 200 else "message" in data["error"]
     assert not caplog.records, [each.getMessage() for each in caplog.records]
     assert answered >= REQUESTS // 8
+
+
+@pytest.mark.parametrize("path", ["/api/show", "/api/pull"])
+async def test_what_names_a_model_is_short(path: str) -> None:
+    """Many at once must not fill the memory: their bodies are counted nowhere."""
+    engine = SyntheticEngine(SyntheticConfig(models=["m"]))
+    async with serving(engine) as served, aiohttp.ClientSession(served.url) as http:
+        body = {"model": "m", "system": "x" * MAX_NAMED_BYTES}
+        async with http.post(path, json=body) as answer:
+            assert (answer.status, set(await answer.json())) == (413, {"error"})
+        body["system"] = "x" * (MAX_NAMED_BYTES // 2)
+        async with http.post(path, json=body) as answer:
+            assert answer.status == 200

@@ -24,6 +24,7 @@ from anywire.builtin.synthetic_whole import WholeAnswers
 from anywire.engine import Delta, Engine
 from anywire.errors import EngineFailed, InvalidRequest
 from anywire.messages import Kind, TaskRequest, WholeKind
+from anywire.offers import Offer
 from anywire.pipeline.orders.probes import BODIES
 from anywire_engine_llama import LlamaEngine
 from anywire_engine_models.config import ModelSettings
@@ -142,6 +143,25 @@ async def test_llama_cpps_server_makes_a_prompt_of_a_chat_first() -> None:
         server.says("/apply-template", {"error": {"message": "no such role", "code": 400}}, 400)
         with pytest.raises(InvalidRequest, match="no such role"):
             await answer(at, task("tokenize", messages=CHAT))
+
+
+async def test_a_gateway_of_anywire_is_asked_for_what_it_lists() -> None:
+    below = SyntheticEngine(SyntheticConfig(models=["m"]))
+    below.offer(
+        Offer("m", ("chat", "tokenize"), owner="llamacpp"),  # llama.cpp's server is somewhere below
+        Offer("ranks", ("rerank",)),
+    )
+    async with serving(below) as served:
+        engine = OpenAIEngine(OpenAIEngine.Config(base_url=f"{served.url}/v1", refresh_interval=0))
+        await engine.start(lambda: None)
+        try:
+            kinds = {each.model: each.kinds for each in engine.status().offers}
+            assert kinds == {"m": ("chat", "tokenize"), "ranks": ("rerank",)}
+            assert (await answer(engine, task("tokenize", messages=CHAT)))["count"] > 0
+            found = await answer(engine, task("rerank", "ranks", query="a b", documents=["c", "a"]))
+            assert [each["index"] for each in found["results"]] == [1, 0]
+        finally:
+            await engine.close()
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import io
 import json
 import wave
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from types import FrameType
 from typing import Any, get_args
 
 import aiohttp
@@ -21,10 +23,15 @@ from tests.long_form import examples
 from tests.patience import PATIENCE
 
 from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
+from anywire.caller import Caller, Limits
 from anywire.engine import Delta, EngineProgress
-from anywire.errors import InvalidRequest
+from anywire.errors import InvalidRequest, LimitReached
 from anywire.messages import Kind, TaskRequest
 from anywire.offers import Offer
+from anywire.scheduler import QueuedTask, QueueKey
+from anywire.scheduler_tools.charges import ExpectedTokens
+from anywire.submission import Submission
+from anywire_gateway_openai.whole import handlers
 from anywire_gateway_openai.whole.form_data import MAX_PARTS, FormFile, read_form
 
 DOCUMENTS = ["a cat sat", "dogs bark", "the cat"]
@@ -250,6 +257,73 @@ async def test_large_sound_travels_whole() -> None:
     assert base64.b64decode(given["file"]) == sound
     assert (given["filename"], given["content_type"], given["temperature"]) == ("a b.wav", "audio/wav", "0.5")
     assert given["timestamp_granularities[]"] == ["word"]
+
+
+async def test_a_refused_file_is_let_go_of_at_once() -> None:
+    """A flood of files that are refused must not stay in memory until Python looks for cycles."""
+
+    def is_handlers(each: object) -> bool:
+        return isinstance(each, FrameType) and each.f_code.co_name == "transcription"
+
+    async with serving(synthetic(), max_body_bytes=4096) as served, served.client() as client:
+        gc.collect()
+        gc.disable()
+        try:
+            with pytest.raises(openai.APIStatusError):  # as base64 it is too large
+                await client.audio.transcriptions.create(model="m", file=("a.wav", b"x" * 3500))
+            assert not any(map(is_handlers, gc.get_objects()))
+        finally:
+            gc.enable()
+
+
+async def test_sound_and_counting_are_no_prompts_of_the_day() -> None:
+    engine = WholeEngine('{"text":"heard"}')  # servers that hear tell no tokens
+    caller = Caller("k", "alice", limits=Limits(tokens_per_day=10_000))
+    body = json.dumps({"model": "m", "file": "A" * 200_000, "filename": "a.wav"})
+    async with serving(engine) as served:
+        for _ in range(3):
+            await served.context.submit(Submission("transcription", "m", body, caller=caller)).result()
+        counting = Submission("tokenize", "m", body, caller=caller)
+        for _ in range(3):  # no model reads anything
+            await served.context.submit(counting).result()
+        text = Submission("rerank", "m", body, caller=caller)
+        await served.context.submit(text).result()
+        with pytest.raises(LimitReached):
+            await served.context.submit(text).result()
+    expected = ExpectedTokens(0)
+    heard = QueuedTask("t", (QueueKey("m", "transcription"),), prompt_chars=16_000_000)
+    assert expected.prompt(heard) == 100_000
+
+
+async def test_the_event_loop_runs_between_the_looks_at_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = 0
+    seen: list[int] = []
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def noting(call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any) -> Any:
+            seen.append(turns)
+            return call(*given)
+
+        return noted
+
+    for name in ("read_form", "asked_transcription", "digest_of", "translated"):
+        monkeypatch.setattr(handlers, name, noting(getattr(handlers, name)))
+    async with serving(WholeEngine('{"text":"heard"}')) as served, served.client() as client:
+        turning = asyncio.ensure_future(turn())
+        try:
+            for headers in (dict[str, str](), {"Idempotency-Key": "k"}):
+                seen.clear()
+                await client.audio.transcriptions.create(model="m", file=("a.wav", b"sound"), extra_headers=headers)
+                assert len(seen) == 3 + bool(headers), "nobody asks for a digest without a key"
+                assert sorted(set(seen)) == seen
+        finally:
+            turning.cancel()
 
 
 # Forms

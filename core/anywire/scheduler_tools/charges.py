@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anywire.demand import CHARS_PER_TOKEN
+from anywire.demand import prompt_tokens
 from anywire.scheduler import Outcome, QueuedTask
 
 WEIGHT_OF_NEWEST = 0.1
@@ -16,16 +16,16 @@ MAX_OPEN = 50_000
 
 
 class ExpectedTokens:
-    """How many tokens a task will use. The prompt has a token for every 4 characters of the request's body. The answer
-    is as long as the answers of the same tenant were (a moving mean), ``default`` tokens before its first one, and
-    never longer than the task's ``max_tokens``."""
+    """How many tokens a task will use. The prompt has a token for every 4 characters of the request's body, of one with
+    sound for every 160. The answer is as long as the answers of the same tenant were (a moving mean), ``default``
+    tokens before its first one, and never longer than the task's ``max_tokens``."""
 
     def __init__(self, default: float) -> None:
         self._default = default
         self._means: dict[str, float] = {}
 
     def prompt(self, task: QueuedTask) -> float:
-        return task.prompt_chars / CHARS_PER_TOKEN
+        return prompt_tokens(task.keys[0].kind, task.prompt_chars)
 
     def answer(self, task: QueuedTask) -> float:
         mean = self._means.get(task.caller.tenant, self._default)

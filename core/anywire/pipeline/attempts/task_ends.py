@@ -29,6 +29,8 @@ from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import Outcome
 from anywire.task_stream import TaskStream
 
+COUNTED_ONLY = frozenset(("tokenize", "detokenize"))
+"""Kinds of tasks for which no model reads a token: counting what a prompt would use uses nothing of the day's."""
 BY_CLIENT = frozenset(("cancelled", "reader_stalled", "deadline_exceeded", "unauthenticated"))
 """Ends for which a client is the reason: an agent has read the prompt in vain."""
 
@@ -214,8 +216,8 @@ class TaskEnds:
 
 def _tokens(task: Task, share: Share, attempt: Attempt | None, code: str, final: Chunk | None) -> int:
     """How many tokens a task has used that ends with ``code``: the engine's count, and where it gave none an estimate
-    by what was sent and delivered; ``attempt`` is the last one."""
-    if not share.limits.tokens_per_day:
+    by what was sent and delivered; ``attempt`` is the last one. Tokens that were counted and not read are none."""
+    if not share.limits.tokens_per_day or task.submission.kind in COUNTED_ONLY:
         return 0
     if final is not None and final.usage:
         prompt, answer = token_counts(final.usage)

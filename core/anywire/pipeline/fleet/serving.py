@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from anywire.offers import NAMED_NEED, Offer, read_offers
-from anywire.pipeline.fleet.groups import NOBODY, Group, GroupsView, Member, Orders, Without
+from anywire.pipeline.fleet.groups import KINDS, NOBODY, Group, GroupsView, Member, Orders, Without
 from anywire.pipeline.health.health import Health
 from anywire.scheduler import QueueKey
 from anywire.selector import AgentView, Candidates
@@ -128,13 +128,16 @@ class Serving:
     def served_ever(self, key: QueueKey) -> bool:
         return key[:2] in self._serving or key[:2] in self._formerly
 
+    def kinds(self, model: str) -> tuple[str, ...]:
+        """The kinds of tasks that some agent does with the model, now or soon."""
+        return tuple([kind for kind in KINDS if (model, kind) in self._serving])
+
     def servers(self, model: str) -> list[str]:
         """The needs for servers of tools that some agent with the model has, sorted."""
         found = {
             need
-            for served, groups in self._serving.items()
-            if served[0] == model
-            for group in groups
+            for served in ((model, kind) for kind in KINDS)
+            for group in self._serving.get(served, ())
             for need, has in group.offers[served].features.items()
             if has and need.startswith(NAMED_NEED)
         }

@@ -6,7 +6,7 @@ import msgspec
 
 from anywire import errors
 from anywire.caller import Caller
-from anywire.demand import CHARS_PER_TOKEN, Demand
+from anywire.demand import Demand, prompt_tokens
 from anywire.errors import AnywireError
 from anywire.offers import NAMED_NEED
 from anywire.pipeline.fleet.claims import MAX_NAME
@@ -72,7 +72,7 @@ class Admission:
 
     def share(self, submission: Submission, demand: Demand, parent: Share | None) -> Share:
         """Count a task for its caller, or for that of the task that made it. Raises `LimitReached`."""
-        prompt = len(submission.outline or submission.body) // CHARS_PER_TOKEN
+        prompt = int(prompt_tokens(submission.kind, len(submission.outline or submission.body)))
         if parent is not None:
             return self._limits.take_child(parent, prompt, demand.max_tokens)
         return self._limits.take(submission.caller, prompt, demand.max_tokens)

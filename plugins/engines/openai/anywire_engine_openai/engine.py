@@ -182,7 +182,7 @@ class OpenAIEngine(Engine):
                 offer_state: OfferState = "starting" if starts else "crashed"
                 self._set(EngineStatus(state, _in_state(offer_state, self._status.offers), str(error)))
                 return error
-        upstream.is_llama_cpp = any(each.owner == LLAMA_CPP for each in listed)
+        upstream.is_llama_cpp = any(each.owner == LLAMA_CPP and not each.is_anywires for each in listed)
         found = [each.id for each in listed]
         offered = self.config.offered(found)
         if offered:
@@ -209,7 +209,7 @@ class OpenAIEngine(Engine):
         """Those of a model, none where nothing is known beside what the agent is capable of."""
         if "kinds" in self.config.model_fields_set:
             return tuple([kind for kind in told.kinds if kind in self.config.kinds])
-        if told.owner not in TOKENIZES:
+        if told.is_anywires or told.owner not in TOKENIZES:
             return told.kinds
         return (*(told.kinds or self.config.kinds), "tokenize", "detokenize")
 

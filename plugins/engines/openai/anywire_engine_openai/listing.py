@@ -9,11 +9,12 @@
 | LM Studio | ``loaded_context_length``, ``max_context_length``, ``type``, ``capabilities`` | context, kinds, features |
 | Mistral, Together | ``type``, ``capabilities`` | kinds, features |
 | llama.cpp | ``meta.n_ctx``, ``capabilities`` in ``models`` | context, kinds, features |
+| Anywire | ``kinds`` | kinds |
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -38,13 +39,15 @@ MAX_OWNER_CHARS = 128
 
 
 class ListedModel(msgspec.Struct, frozen=True):
-    """``context`` is in tokens, 0 when it is not told; ``kinds`` are empty then, and ``owner`` is."""
+    """``context`` is in tokens, 0 when it is not told; ``kinds`` are empty then, and ``owner`` is. ``is_anywires``: it
+    is listed by a gateway of Anywire, and ``owner`` is not the server that is asked."""
 
     id: str
     context: int = 0
     kinds: tuple[Kind, ...] = ()
     features: dict[str, bool] = {}
     owner: str = ""
+    is_anywires: bool = False
 
 
 class _Listing(msgspec.Struct):
@@ -77,8 +80,11 @@ def _read(entry: dict[str, Any], beside: dict[str, dict[str, Any]]) -> ListedMod
     kinds = _KINDS.get(kind, ()) if isinstance(kind, str) else ()
     if not kinds and isinstance(said, list) and "embedding" in said:
         kinds = _KINDS["embedding"]
+    told = entry.get("kinds")
+    if isinstance(told, list):
+        kinds = tuple([each for each in get_args(Kind) if each in told])
     known_owner = owner[:MAX_OWNER_CHARS] if isinstance(owner, str) else ""
-    return ListedModel(name, context, kinds, _features(entry, said), known_owner)
+    return ListedModel(name, context, kinds, _features(entry, said), known_owner, isinstance(told, list))
 
 
 def _features(entry: dict[str, Any], said: Any) -> dict[str, bool]:

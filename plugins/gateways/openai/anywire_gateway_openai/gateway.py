@@ -267,7 +267,7 @@ class OpenAIGateway(Gateway):
                 room=room,
                 kept=kept,
             ),
-            OllamaCatalogue(context, callers, max_body_bytes=config.max_body_bytes, body_timeout=config.body_timeout),
+            OllamaCatalogue(context, callers, body_timeout=config.body_timeout),
             description,
         )
         self._routes = Routes(

@@ -17,12 +17,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
+from multidict import istr
 
 from anywire.background import key_reused
 from anywire.errors import AnywireError, StreamCorrupted
 from anywire.messages import Chunk
 from anywire.task_stream import TaskStream
 
+KEY = istr("idempotency-key")
+"""The header."""
 MAX_KEY_CHARS = 255
 MAX_KEPT = 10_000
 """Answers that are kept, and requests with a key that run; of more the oldest are forgotten."""

@@ -38,7 +38,7 @@ from anywire.messages import Kind
 from anywire.submission import MAX_NAME_CHARS, MAX_NAMES, NO_HINTS, Hints, Submission, checked_hints
 from anywire.tracing import MAX_STATE_CHARS
 from anywire_gateway_openai.answers import task_id_of
-from anywire_gateway_openai.idempotency import MAX_KEY_CHARS
+from anywire_gateway_openai.idempotency import KEY, MAX_KEY_CHARS
 
 MAX_TIMEOUT_S = 86_400.0
 MAX_PRIORITY = 1000
@@ -244,5 +244,5 @@ _READERS: tuple[tuple[str, str, Callable[[str, str], object]], ...] = (
     (istr("x-anywire-explain"), "explain", _flag),
     (_CACHE_CONTROL, "cache_control", _cache_control),
     (istr("x-anywire-background"), "background", _flag),
-    (istr("idempotency-key"), "idempotency_key", _key),
+    (KEY, "idempotency_key", _key),
 )

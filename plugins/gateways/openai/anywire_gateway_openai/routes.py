@@ -91,17 +91,7 @@ class Routes:
             # Nobody is left to answer.
             return WrittenResponse(keep_alive=False)
         except Exception as error:
-            fault = as_anywire(error)
-            code = error_code(fault)
-            refusal = error_response(fault, request.get(ERROR_FORM, OPENAI_FORM))
-            status, kind = refusal.status, status_of(fault)
-            task = request.get(TASK)
-            if task is not None and task.attempts:
-                refusal.headers["x-anywire-attempts"] = str(task.attempts)
-                if task.attempts > 1 and (kind == ALL_FAILED or (kind in MAY_PASS and not fault.retry_after)):
-                    # Tried again already: a client's retries would multiply with these.
-                    refusal.headers["x-should-retry"] = "false"
-            self._errors[status] += 1
+            refusal, status, code = self._refusal(request, error)
             return with_headers(request, refusal)
         finally:
             self._limit.ended(connection)
@@ -111,6 +101,22 @@ class Routes:
             self._log_ended(request, began, status, code)
             if SCOPE in request:
                 self._end_scope(request, status, code)
+
+    def _refusal(self, request: web.BaseRequest, error: Exception) -> tuple[web.Response, int, str]:
+        """The answer to a request that failed with ``error``, its status, and the code for the log. Nothing in the
+        frames of the error may keep it: they hold the request's body, which would stay until the next look for
+        cycles."""
+        fault = as_anywire(error)
+        refusal = error_response(fault, request.get(ERROR_FORM, OPENAI_FORM))
+        status, kind = refusal.status, status_of(fault)
+        task = request.get(TASK)
+        if task is not None and task.attempts:
+            refusal.headers["x-anywire-attempts"] = str(task.attempts)
+            if task.attempts > 1 and (kind == ALL_FAILED or (kind in MAY_PASS and not fault.retry_after)):
+                # Tried again already: a client's retries would multiply with these.
+                refusal.headers["x-should-retry"] = "false"
+        self._errors[status] += 1
+        return refusal, status, error_code(fault)
 
     def _log_ended(self, request: web.BaseRequest, began: float, status: int, code: str) -> None:
         """Requests that ask for an answer, and those that fail; a probe's or that of a watcher who has seen enough is

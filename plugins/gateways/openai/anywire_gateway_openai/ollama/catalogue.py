@@ -32,6 +32,8 @@ API_VERSION = "0.12.11"
 NEVER = "2262-04-11T23:47:16Z"
 """When a model is unloaded that Ollama keeps for ever."""
 ARCHITECTURE = "anywire"
+MAX_NAMED_BYTES = 64 * 1024
+"""Bytes of a request that names a model."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _MAKING = "models are not made here: give an agent the model's file with `anywire models add`"
@@ -69,9 +71,9 @@ class _Found(NamedTuple):
 
 
 class OllamaCatalogue:
-    def __init__(self, context: Context, callers: Callers, *, max_body_bytes: int, body_timeout: float) -> None:
+    def __init__(self, context: Context, callers: Callers, *, body_timeout: float) -> None:
         self._context, self._callers = context, callers
-        self._max_body_bytes, self._body_timeout = max_body_bytes, body_timeout
+        self._body_timeout = body_timeout
         self._since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._version = version("anywire")
 
@@ -159,8 +161,8 @@ class OllamaCatalogue:
 
     async def _asked_for(self, request: web.BaseRequest) -> tuple[str, dict[str, _Found]]:
         """The name in a request's body, and every model that its caller may use."""
-        body = await read_body(request, self._max_body_bytes, self._body_timeout, any_type=True)
-        fields, _ = await check_members(_named, body, self._max_body_bytes)
+        body = await read_body(request, MAX_NAMED_BYTES, self._body_timeout, any_type=True)
+        fields, _ = await check_members(_named, body, MAX_NAMED_BYTES)
         name = fields.model or fields.name
         if not name:
             raise InvalidRequest("model is required", param="model")

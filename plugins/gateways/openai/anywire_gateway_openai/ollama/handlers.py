@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol, TypeVar
@@ -19,7 +20,7 @@ from anywire_gateway_openai.as_asked import embeddings_as_asked
 from anywire_gateway_openai.body import BodyRoom, BodyShare, read_body
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.first_choice import token_counts
-from anywire_gateway_openai.idempotency import KeptAnswers, digest_of
+from anywire_gateway_openai.idempotency import KEY, KeptAnswers, digest_of
 from anywire_gateway_openai.notes import HEADERS, MODEL
 from anywire_gateway_openai.ollama import forms
 from anywire_gateway_openai.ollama.answer import CHAT, GENERATED, Form, Lines, line, whole
@@ -70,7 +71,8 @@ Fields = TypeVar("Fields", bound=_NamesModel)
 
 
 class _Request(NamedTuple):
-    """A request as it came: ``name`` is the model's as the client writes it, ``digest`` tells what is asked for."""
+    """A request as it came: ``name`` is the model's as the client writes it, ``digest`` tells what is asked for, where
+    it has an ``Idempotency-Key``."""
 
     http: web.BaseRequest
     share: BodyShare
@@ -164,7 +166,8 @@ class OllamaHandlers:
         name = fields.model
         if not name:
             raise InvalidRequest("model is required", param="model")
-        return _Request(request, share, digest_of(request.path, body, False), name, began_ns), fields, list(members)
+        digest = digest_of(request.path, body, False) if KEY in request.headers else b""
+        return _Request(request, share, digest, name, began_ns), fields, list(members)
 
     async def _load(self, came: _Request, fields: ChatRequest | GenerateRequest, form: Form) -> web.StreamResponse:
         """Answer a request without a prompt: the model is loaded, by a task where it is not yet."""
@@ -238,9 +241,9 @@ class OllamaHandlers:
         return await answer.write_all(task.chunks, lines, first=task.explain, failed=error_line, cancel=task.cancel)
 
 
-async def _embeddings(chunk: Chunk, dimensions: int | None) -> list[list[float]]:
-    """The vectors of an answer, in the order of their texts. Raises `StreamCorrupted` for what is none, and
-    `InvalidRequest` when they have other dimensions than were asked for."""
+async def _embeddings(chunk: Chunk, dimensions: int | None) -> list[Raw]:
+    """The vectors of an answer as they came, in the order of their texts; the event loop runs between them. Raises
+    `StreamCorrupted` for what is none, and `InvalidRequest` when they have other dimensions than were asked for."""
     if not chunk.extra:
         raise EngineFailed("the engine gave no embedding")
     checked_json(chunk.extra, "[", "embedding")
@@ -248,6 +251,9 @@ async def _embeddings(chunk: Chunk, dimensions: int | None) -> list[list[float]]
     try:
         entries = _vectors(chunk.extra)
         found = sorted((_index(each.get("index", Raw(b"0"))), at) for at, each in enumerate(entries))
-        return [_vector(entries[at]["embedding"]) for _, at in found]
+        for entry in entries:
+            _vector(entry["embedding"])
+            await asyncio.sleep(0)
+        return [entries[at]["embedding"] for _, at in found]
     except (msgspec.MsgspecError, UnicodeError, KeyError) as error:
         raise StreamCorrupted(f"the agent sent embeddings that cannot be read: {error}", phase="streaming") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractContextManager
 from typing import NamedTuple, TypeVar
 
@@ -13,7 +14,7 @@ from anywire.messages import WholeKind
 from anywire_gateway_openai.body import BodyRoom, BodyShare, read_body
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.default_model import DefaultModel
-from anywire_gateway_openai.idempotency import KeptAnswers, digest_of
+from anywire_gateway_openai.idempotency import KEY, KeptAnswers, digest_of
 from anywire_gateway_openai.notes import MODEL
 from anywire_gateway_openai.once import Once
 from anywire_gateway_openai.openapi.form import described
@@ -43,7 +44,7 @@ Fields = TypeVar("Fields")
 
 
 class _Request(NamedTuple):
-    """A request as it came; ``digest`` tells what it asks for."""
+    """A request as it came; ``digest`` tells what it asks for, where it has an ``Idempotency-Key``."""
 
     http: web.BaseRequest
     share: BodyShare
@@ -108,9 +109,14 @@ class WholeHandlers:
         """The text of a file with speech, sent as a form."""
         with self._room.share() as share:
             body = await read_body(request, self._max_body_bytes, self._body_timeout, any_type=True, share=share)
-            asked = asked_transcription(read_form(body, request.headers.get("Content-Type", "")))
+            # A file may be large: the event loop runs between the looks at it.
+            form = read_form(body, request.headers.get("Content-Type", ""))
             del body
-            came = _Request(request, share, digest_of("transcription", _encode(asked.body), False))
+            await asyncio.sleep(0)
+            asked = asked_transcription(form)
+            del form
+            await asyncio.sleep(0)
+            came = _Request(request, share, await self._digest(request, asked))
             with await self._opened(came, "transcription", asked) as task:
                 chunk = await task.result()
                 found = told.read_object(chunk, "transcription")
@@ -139,7 +145,16 @@ class WholeHandlers:
     ) -> tuple[_Request, Fields, Object]:
         body = await read_body(request, self._max_body_bytes, self._body_timeout, share=share)
         fields, members = await check_members(decoder, body, self._max_body_bytes)
-        return _Request(request, share, digest_of(kind, body, False)), fields, members
+        digest = digest_of(kind, body, False) if KEY in request.headers else b""
+        return _Request(request, share, digest), fields, members
+
+    async def _digest(self, request: web.BaseRequest, asked: Asked) -> bytes:
+        """What tells a form apart from others, whose boundaries are never the same; empty where nobody asks for it."""
+        if KEY not in request.headers:
+            return b""
+        written = _encode(asked.body)
+        await asyncio.sleep(0)
+        return await asyncio.to_thread(digest_of, "transcription", written, False)
 
     async def _opened(self, came: _Request, kind: WholeKind, asked: Asked) -> AbstractContextManager[OpenedTask]:
         """The task, as a context; its body is let go of."""
