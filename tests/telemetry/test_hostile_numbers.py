@@ -12,11 +12,12 @@ from tests.integration.gateway_serving import says, serving
 from tests.telemetry.telemetry_bench import Telemetry, telemetry
 
 from anywire.context import Context
+from anywire.demand import MAX_TOKENS
 from anywire.engine import Delta
 from anywire.measures.families import OTHER
 from anywire.measures.histogram import MOST_SERIES, Histogram
 from anywire.metric import Metric
-from anywire.pipeline.observation.observation import MAX_TOKENS, token_counts
+from anywire.pipeline.observation.observation import token_counts
 from anywire.roles.service_host import ServiceHost
 from anywire.service import Service
 from anywire_service_opentelemetry.config import OpenTelemetryConfig
@@ -47,19 +48,21 @@ async def scraped(bench: Telemetry) -> str:
         return await answer.text()
 
 
-async def test_tokens_that_an_agent_makes_up_are_not_counted() -> None:
+async def test_tokens_that_an_agent_makes_up_are_counted_up_to_a_bound() -> None:
     usage = f'{{"prompt_tokens": {HUGE}, "completion_tokens": 2}}'
     async with telemetry(says(Delta("a", finish_reason="stop", usage=usage))) as bench:
         status, _, _ = await bench.chat()
         assert status == 200
         text = await scraped(bench)
-        assert re.search(r'^anywire_tokens_total\{.*"input"\} 0\.0$', text, re.MULTILINE)
+        told = re.search(r'^anywire_tokens_total\{.*"input"\} (\S+)$', text, re.MULTILINE)
+        assert told is not None
+        assert float(told[1]) == MAX_TOKENS
         await bench.receiver.until(lambda: "anywire.tokens" in bench.receiver.metrics, "numbers came")
 
 
-@pytest.mark.parametrize("number", [MAX_TOKENS + 1, -1, int(HUGE)])
-def test_what_is_no_number_of_tokens_counts_as_none(number: int) -> None:
-    assert token_counts(f'{{"prompt_tokens": {number}, "completion_tokens": {MAX_TOKENS}}}') == (0, MAX_TOKENS)
+@pytest.mark.parametrize(("number", "counted"), [(MAX_TOKENS + 1, MAX_TOKENS), (-1, 0), (int(HUGE), MAX_TOKENS)])
+def test_a_number_of_tokens_is_bounded(number: int, counted: int) -> None:
+    assert token_counts(f'{{"prompt_tokens": {number}, "completion_tokens": 2}}') == (counted, 2)
 
 
 async def test_numbers_of_a_plugin_that_cannot_be_shown_are_left_out() -> None:

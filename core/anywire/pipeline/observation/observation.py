@@ -17,6 +17,7 @@ from anywire import events
 from anywire.boundary import Boundary, label
 from anywire.caller import Caller
 from anywire.clock import Clock
+from anywire.demand import MAX_TOKENS
 from anywire.errors import AnywireError, Origin
 from anywire.event_bus import PUBLISH, EventBus
 from anywire.messages import Progress
@@ -29,10 +30,6 @@ MAX_NAME, MAX_TARGET = 128, 16
 """Characters of a name, and ids of a target, in the events of a command: whoever sends one may name anything."""
 
 
-MAX_TOKENS = 10**9
-"""Tokens that an agent may say an answer, or its prompt, has: what is more is made up."""
-
-
 class _Usage(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -43,14 +40,13 @@ _decode_usage = msgspec.json.Decoder(_Usage).decode
 
 @lru_cache(maxsize=1)  # of one end several ask
 def token_counts(usage: str) -> tuple[int, int]:
-    """Tokens of prompt and answer in an OpenAI usage object; zeros where it has none, and where it
-    has more than `MAX_TOKENS`."""
+    """Tokens of prompt and answer in an OpenAI usage object; zeros where it has none, at most
+    `anywire.demand.MAX_TOKENS` where an agent has made them up."""
     try:
         counts = _decode_usage(usage) if usage else _Usage()
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return 0, 0
-    prompt, answer = counts.prompt_tokens, counts.completion_tokens
-    return prompt if 0 < prompt <= MAX_TOKENS else 0, answer if 0 < answer <= MAX_TOKENS else 0
+    return min(max(0, counts.prompt_tokens), MAX_TOKENS), min(max(0, counts.completion_tokens), MAX_TOKENS)
 
 
 class Observation:
