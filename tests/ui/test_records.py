@@ -131,6 +131,12 @@ def test_long_texts_are_cut_and_results_are_read_again_where_they_change(tmp_pat
     assert [each.name for each in records.list()] == ["newer"]
 
 
+def test_no_name_turns_the_text_around_it(tmp_path: Path) -> None:
+    record(tmp_path / "turned", "a\u202egnp.exe\u2066\x1b[2J\u05d0")
+    (told,) = Records([tmp_path]).list()
+    assert told.name == "a\ufffdgnp.exe\ufffd\ufffd[2J\u05d0"
+
+
 def test_tickets_count_once_and_for_a_moment(tmp_path: Path) -> None:
     clock = SimulatedClock()
     tickets: Tickets[int] = Tickets(clock)

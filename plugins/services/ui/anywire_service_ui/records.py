@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -66,6 +67,9 @@ class _Results(msgspec.Struct):
     arms: list[str] = []
     blocks: int = 0
 
+
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but for tabs and line ends, and those that turn the direction of a text."""
 
 _decode = msgspec.json.Decoder(_Results).decode
 _Stamp = tuple[str, int, int]
@@ -204,5 +208,5 @@ def _read_within(root: Path, path: Path, limit: int) -> bytes:
 
 
 def _shown(text: str) -> str:
-    """A text of bounded length, without what is no character."""
-    return text[:MAX_TEXT_CHARS].encode(errors="replace").decode()
+    """A text of bounded length, without what is no character, and without what would turn the text around it."""
+    return _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text[:MAX_TEXT_CHARS].encode(errors="replace").decode())

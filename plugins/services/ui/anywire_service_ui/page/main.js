@@ -25,7 +25,6 @@ api.announce = (text) => say(live, text);
 api.fail = (error) => showFault(error.message);
 
 let end = null; // ends the view that is open
-let opened = 0; // how many views were opened
 let isIn = false;
 
 function showFault(message) {
@@ -46,14 +45,16 @@ function leave() {
   end = null;
 }
 
-async function open() {
+function open() {
   if (!isIn) return;
   const [name, ...parts] = location.hash.replace(/^#\/?/, "").split("/").map(decoded);
   const view = VIEWS.find((each) => each.name === name) ?? VIEWS.find((each) => api.may(each.role));
-  const turn = ++opened;
   leave();
   for (const link of nav.querySelectorAll("a")) {
-    set(link, "aria-current", link.dataset.view === view.name ? "page" : null);
+    const isOpen = link.dataset.view === view.name;
+    set(link, "aria-current", isOpen ? "page" : null);
+    // On a narrow screen the navigation scrolls by itself.
+    if (isOpen) nav.scrollLeft = link.offsetLeft - (nav.clientWidth - link.offsetWidth) / 2;
   }
   document.title = `${view.title} · Anywire`;
   const element = h("div", { class: `view view-${view.name}` });
@@ -63,12 +64,10 @@ async function open() {
     return;
   }
   try {
-    const module = await view.load();
-    if (turn !== opened) return;
-    end = module.mount(element, api, parts) ?? null;
+    end = view.mount(element, api, parts) ?? null;
   } catch (error) {
     console.error(error);
-    if (turn === opened) showFault(`This view cannot be shown: ${error.message}`);
+    showFault(`This view cannot be shown: ${error.message}`);
   }
 }
 
@@ -113,7 +112,6 @@ async function signIn(why) {
   isIn = false;
   leave();
   api.store.stop();
-  opened += 1;
   fill(nav);
   say(who, "");
   say(connection, "");
@@ -135,7 +133,7 @@ async function signIn(why) {
   showNav();
   showCaller();
   api.store.start();
-  await open();
+  open();
   if (asked) content.focus({ preventScroll: true });
 }
 
@@ -148,7 +146,10 @@ signOut.addEventListener("click", () => api.onSignedOut("You are signed out."));
 window.addEventListener("hashchange", () => {
   // A sign-in link that is opened in this tab.
   if (location.hash.startsWith("#code=")) location.reload();
-  else open().then(() => content.focus({ preventScroll: true }));
+  else {
+    open();
+    content.focus({ preventScroll: true });
+  }
 });
 // A browser has six connections to a server at most: a page that nobody sees keeps none of them.
 let hidden = 0;
