@@ -59,6 +59,7 @@ class Deliberations {
       this.form.offer();
       const found = (await this.api.get(`/v1/deliberations?limit=${MOST}`)).data;
       say(this.summary, found.length ? "" : "None is kept.");
+      this.list.element.hidden = !found.length;
       keyed(this.list.body, found, (each) => each.id, row, update);
       if (this.fault.textContent === this.failed) say(this.fault, "");
     } catch (error) {
