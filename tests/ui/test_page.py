@@ -17,6 +17,13 @@ pytest.importorskip("selenium.webdriver", reason="missing: the package selenium"
 pytestmark = [needs_browser, pytest.mark.timeout(240)]
 
 FOR_EVER = 3_600_000
+IS_OLD = "return document.querySelector('#newer').checkVisibility()"
+UPGRADED = """
+const before = window.fetch;
+const other = JSON.stringify({ services: [], records: 0, page: "another one" });
+window.fetch = (url, ...more) =>
+  url.endsWith("/v1/ui/parts") ? Promise.resolve(new Response(other)) : before(url, ...more);
+"""
 OPEN_LINK_IS_SEEN = """
 const link = document.querySelector("nav [aria-current=page]").getBoundingClientRect();
 return link.left >= 0 && link.right <= innerWidth
@@ -160,11 +167,18 @@ def test_a_view_opened_without_the_server_is_whole_once_that_is_back(page: Page,
     own.until_text("not connected", "#connection")
     own.go("models")
     own.until_text("The server does not answer.")
+    assert not own.ask(IS_OLD)
+    own.ask(UPGRADED)
     with page_fleet(tmp_path / "second", server={"port": port}):
         own.until(lambda: "synthetic" in own.texts("main tbody th"), "the models of the new server")
         assert "does not answer" not in own.text()
         own.go("keys")
         own.until_text("Nobody needs a key here")
+        own.until(lambda: own.ask(IS_OLD), "that the server has another version of the page")
+        own.click("#reload")
+        own.until_text("live", "#connection")
+        own.until_text("Nobody needs a key here")
+        assert not own.ask(IS_OLD)
         page.driver.get("about:blank")
     assert page.faults("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "ERR_CONNECTION_RESET") == []
 

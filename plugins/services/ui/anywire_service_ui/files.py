@@ -46,10 +46,13 @@ class PageFile:
 
 
 class PageFiles:
-    """All files of the page by their path below ``/ui/``; no other path leads anywhere."""
+    """All files of the page by their path below ``/ui/``; no other path leads anywhere. ``version`` changes with any of
+    them."""
 
     def __init__(self) -> None:
         self._files = {name: PageFile(name, content) for name, content in _read(files(__package__) / "page", "")}
+        tags = "".join(f"{name} {self._files[name].tag}\n" for name in sorted(self._files))
+        self.version = hashlib.sha256(tags.encode()).hexdigest()[:16]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)

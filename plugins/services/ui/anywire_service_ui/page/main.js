@@ -14,6 +14,7 @@ const nav = document.getElementById("nav");
 const live = document.getElementById("live");
 const who = document.getElementById("who");
 const connection = document.getElementById("connection");
+const newer = document.getElementById("newer");
 const signOut = document.getElementById("sign-out");
 
 const api = new Api();
@@ -26,6 +27,7 @@ api.fail = (error) => showFault(error.message);
 
 let end = null; // ends the view that is open
 let isIn = false;
+let version = ""; // of the files that this tab has loaded
 
 function showFault(message) {
   let box = document.getElementById("fault");
@@ -108,6 +110,17 @@ function showCaller() {
   signOut.hidden = !needsKey || !api.key;
 }
 
+// Say when the server has other files than this tab: it was upgraded meanwhile.
+async function compareVersions() {
+  try {
+    const { page } = await api.get("/v1/ui/parts");
+    version ||= page;
+    newer.hidden = page === version;
+  } catch {
+    // asked again with the next connection
+  }
+}
+
 async function signIn(why) {
   isIn = false;
   leave();
@@ -133,6 +146,7 @@ async function signIn(why) {
   showNav();
   showCaller();
   api.store.start();
+  compareVersions();
   open();
   if (asked) content.focus({ preventScroll: true });
 }
@@ -142,6 +156,8 @@ api.onSignedOut = (why) => {
   api.key = "";
   signIn(why);
 };
+api.store.listen((event) => event.type === "page.behind" && compareVersions());
+document.getElementById("reload").addEventListener("click", () => location.reload());
 signOut.addEventListener("click", () => api.onSignedOut("You are signed out."));
 window.addEventListener("hashchange", () => {
   // A sign-in link that is opened in this tab.

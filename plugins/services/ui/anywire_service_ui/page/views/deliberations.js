@@ -37,6 +37,7 @@ class Deliberations {
       this.list.element,
     );
     this.unlisten = api.store.listen((event) => {
+      if (event.type === "page.behind") this.services = null; // it may be another server
       if (event.type === "page.behind" || (/^task\./.test(event.type) && event.session)) this.reading.ask();
     });
     this.reading.ask();
