@@ -27,6 +27,10 @@ PREFIX = "ANYWIRE_"
 NOT_SETTINGS = frozenset({"ANYWIRE_API_KEY", "ANYWIRE_CA", "ANYWIRE_CERT", "ANYWIRE_CONFIG", "ANYWIRE_INVITE"})
 """Variables of the command line itself."""
 
+MAX_CHARS = 1024 * 1024
+"""Of a file: reading so much takes seconds."""
+MAX_PARTS = 100_000
+"""Keys and values of a file, those of an alias as often as it is used."""
 _LISTS = ("transports", "gateways", "join", "services")
 _MAY_BE_EMPTY = ("gateways", "join", "services")
 _SECTIONS = ("scheduler", "selector", "engine", "launcher")
@@ -185,15 +189,20 @@ class File(Layer):
 
     def _read(self, path: Path) -> None:
         try:
-            text = path.read_text(encoding="utf-8")
+            with path.open(encoding="utf-8") as file:
+                text = file.read(MAX_CHARS + 1)
         except FileNotFoundError as error:
             raise ConfigError(f"there is no config file {path}") from error
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text ({error})"
             raise ConfigError(f"config file {path} cannot be read: {reason}") from error
+        if len(text) > MAX_CHARS:
+            raise ConfigError(f"config file {path} has more than {MAX_CHARS} characters")
         try:
             loader = yaml.SafeLoader(text)
             self._root = loader.get_single_node()
+            if any(number > MAX_PARTS for number, _ in enumerate(_parts(self._root))):
+                raise ConfigError(f"config file {path} has more than {MAX_PARTS} keys and values")
             for line, key in _twice(self._root):
                 raise ConfigError(f"{path}, line {line}: the key {key!r} is there twice")
             tree = loader.construct_document(self._root) if self._root is not None else {}
@@ -419,6 +428,20 @@ def problem_in(error: Exception) -> str:
         or "it cannot be read"
     )
     return re.sub(r"'[^']*'", lambda text: text[0] if is_plain(text[0].strip("'*&!")) else f"'{HIDDEN}'", found)
+
+
+def _parts(node: yaml.Node | None) -> Iterator[yaml.Node]:
+    """All keys and values."""
+    if node is None:
+        return
+    yield node
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield key
+            yield from _parts(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _parts(value)
 
 
 def _twice(node: yaml.Node | None) -> Iterator[tuple[int, str]]:

@@ -205,7 +205,7 @@ def _servers(tools: msgspec.Raw) -> list[str]:
 
 
 def _part_types(messages: list[_Message]) -> Collection[object]:
-    """Of what types the parts of the messages are; none for plain texts."""
+    """Of what types the parts of the messages are, with those in results of tools; none for plain texts."""
     found: set[object] = set()
     for message in messages:
         content = message.content
@@ -213,7 +213,13 @@ def _part_types(messages: list[_Message]) -> Collection[object]:
             for part in _decode(content):
                 if isinstance(part, dict) and isinstance(part.get("type"), str):
                     found.add(part["type"])
+                    inner = part.get("content") if part["type"] == "tool_result" else None
+                    found |= {str(each.get("type")) for each in _list(inner) if isinstance(each, dict)}
     return found
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _is_something(raw: msgspec.Raw) -> bool:

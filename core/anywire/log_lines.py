@@ -40,14 +40,14 @@ class TextLines(logging.Formatter):
 
     def __init__(self, *, with_names: bool = False, coloured: bool = False) -> None:
         super().__init__()
-        self._with_names, self._coloured = with_names, coloured
+        self.with_names, self._coloured = with_names, coloured
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         level = record.levelname
         if self._coloured and level in _COLOURS:
             level = f"\x1b[{_COLOURS[level]}m{level}\x1b[0m"
-        name = f" {escaped(record.name)}:" if self._with_names else ""
+        name = f" {escaped(record.name)}:" if self.with_names else ""
         message = escaped(without_secrets(record.getMessage()))
         line = f"{clock}.{int(record.msecs):03d} {level}{name} {message}{_left_out(record)}"
         traceback = _traceback(record)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 MAX_METRICS = 1000
 """Numbers of one service that are told."""
 MAX_LABEL_CHARS = 512
+MAX_VALUE = sys.float_info.max
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -41,6 +42,16 @@ def metric_fault(metric: Any) -> str:
         isinstance(value, str) and len(value) <= MAX_LABEL_CHARS for value in metric.labels.values()
     ):
         return f"{metric.name} has a text or labels that are no text, or longer than {MAX_LABEL_CHARS} characters"
-    if not isinstance(metric.value, int | float) or not math.isfinite(metric.value):
+    if not isinstance(metric.value, int | float) or not -MAX_VALUE <= metric.value <= MAX_VALUE:
         return f"{metric.name} is no finite number"
+    if not all(map(_is_utf8, (metric.text, *metric.labels.values()))):
+        return f"{metric.name} has a text or labels that are no UTF-8"
     return ""
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a surrogate that stands alone
+        return False
+    return True

@@ -10,6 +10,9 @@ The engine sends the body without that member to its server, and answers with wh
 it as in a chat, so that all that counts answers counts these. Events that say nothing of the answer (pings, the end of
 the stream) are left out. The answer is that of one agent: it is not resumed by another.
 
+A client may name parts of the API that it wants beyond the usual (the header ``anthropic-beta``): they stand in the
+member `BETAS`, which the engine takes out likewise and sends as that header.
+
 | endpoint | need | a whole answer | events |
 |---|---|---|---|
 | ``messages`` | ``api:messages`` | a message of Anthropic's API | its events but ``ping`` and ``message_stop`` |
@@ -18,6 +21,7 @@ the stream) are left out. The answer is that of one agent: it is not resumed by 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -25,6 +29,9 @@ from anywire.offers import API_NEED
 
 MEMBER = "anywire_api"
 """The member of a body that names the endpoint. Clients may not send it."""
+BETAS = "anywire_betas"
+"""The member that names parts of the API, separated by commas. Clients may not send it either."""
+BETAS_HEADER = "anthropic-beta"
 MESSAGES = "messages"
 COUNT_TOKENS = "messages/count_tokens"
 
@@ -38,6 +45,7 @@ _SPACE = " \t\r\n"
 _BEGIN = f'{{"{MEMBER}":"'
 _MAX_CHARS = 64
 """Of the name of an endpoint."""
+_BETAS = re.compile(r"[A-Za-z0-9._:, -]{1,2048}")
 
 
 def api_features(apis: Iterable[NativeApi]) -> dict[str, bool]:
@@ -45,9 +53,16 @@ def api_features(apis: Iterable[NativeApi]) -> dict[str, bool]:
     return {f"{API_NEED}{each}": True for each in apis}
 
 
-def marked(body: str, endpoint: str) -> str:
-    """The body of a task, from the JSON object that a client sent to ``endpoint``. The object has a member."""
-    return f'{_BEGIN}{endpoint}",{body.lstrip(_SPACE).removeprefix("{")}'
+def are_betas(text: object) -> bool:
+    """Whether ``text`` can be the value of `BETAS_HEADER`."""
+    return isinstance(text, str) and _BETAS.fullmatch(text) is not None
+
+
+def marked(body: str, endpoint: str, betas: str = "") -> str:
+    """The body of a task, from the JSON object that a client sent to ``endpoint`` with ``betas``, which `are_betas`
+    knows as such if they are not empty. The object has a member, and neither `MEMBER` nor `BETAS`."""
+    named = f'"{BETAS}":"{betas}",' if betas else ""
+    return f'{_BEGIN}{endpoint}",{named}{body.lstrip(_SPACE).removeprefix("{")}'
 
 
 def endpoint_of(body: str) -> str:

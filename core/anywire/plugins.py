@@ -149,12 +149,13 @@ class Plugins:
     """The plugins of this process. Listing reads package metadata only; `load` imports the one named.
 
     ``boundary`` counts what plugins do wrong. ``broken`` names the ``anywire.hooks`` packages that do not load, with
-    the reason; they are skipped.
+    the reason; they are skipped. ``sources`` are the files and modules that `add` has loaded, in order.
     """
 
     def __init__(self) -> None:
         self.boundary = Boundary()
         self.broken: dict[str, str] = {}
+        self.sources: list[str] = []
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         installed = entry_points()
@@ -184,6 +185,7 @@ class Plugins:
                 raise PluginError(f"plugin {named} does not load: {error}") from error
             self.guard()
             self._registered = None
+        self.sources.append(source)
 
     def names(self, kind: PluginKind) -> list[str]:
         """Every known name of a kind, sorted, without importing any."""
@@ -231,6 +233,27 @@ class Plugins:
         was asked for, whatever its class says. ``section`` is where in a config file the options stand, when it is not
         the kind's own. ``parts`` makes the plugins of that kind of which a selector or an engine consists; default:
         this. Raises `ConfigError` for options that do not fit, and `PluginError` for everything else."""
+        cls, config = self.check(kind, name, options, section)
+        keep_secrets(config)
+        try:
+            made: Any = cls(config)
+            if getattr(cls, "name", None) != name:
+                made.name = name
+            if isinstance(made, Selector | Engine):
+                made.assemble(parts or partial(self.create, kind))
+            return made
+        except (ConfigError, PluginError):
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"{kind[:-1]} {name!r} {self.distribution(kind, name)} cannot be made: {type(error).__name__}: {error}"
+            ) from error
+
+    def check(
+        self, kind: PluginKind, name: str, options: Mapping[str, Any], section: str = ""
+    ) -> tuple[type, pydantic.BaseModel]:
+        """The class and the validated options of a plugin that could be made; the arguments, and what is raised, are
+        those of `create`."""
         cls = self.load(kind, name)
         if not isinstance(cls, type) or not isinstance(getattr(cls, "Config", None), type):
             raise PluginError(f"{kind[:-1]} {name!r} is no class with a Config, which its contract asks for: {cls!r}")
@@ -242,27 +265,13 @@ class Plugins:
                 f"its contract asks for: add name = {name!r} to it"
             )
         try:
-            config = model(**options)
+            return cls, model(**options)
         except pydantic.ValidationError as error:
             # The path as a config file has it: one engine, but several transports by name.
             one = kind not in ("transports", "gateways", "services")
             where = (section or kind[:-1]) if one else f"{section or kind}.{name}"
             # Without its cause: pydantic's words repeat what was given.
             raise ConfigError(describe_validation(error, model, where) + _inherited(cls, error)) from None
-        keep_secrets(config)
-        try:
-            made: Any = cls(config)
-            if declared != name:
-                made.name = name
-            if isinstance(made, Selector | Engine):
-                made.assemble(parts or partial(self.create, kind))
-            return made
-        except (ConfigError, PluginError):
-            raise
-        except Exception as error:
-            raise PluginError(
-                f"{kind[:-1]} {name!r} {self.distribution(kind, name)} cannot be made: {type(error).__name__}: {error}"
-            ) from error
 
     def call(self, hook: str) -> Callable[..., Any] | None:
         """The hook as a function, called by pluggy's rules, or None when nobody implements it. An implementation that

@@ -21,6 +21,10 @@ from anywire.submission import Submission
 
 PARENT_CHARS = 55
 """Characters of a ``traceparent`` of the version 00."""
+MAX_STATE_CHARS = 512
+"""Characters of the longest ``tracestate`` that is passed on: what the standard lets everybody expect."""
+MAX_TRACE_CHARS = 1024
+"""Characters of the longest trace that is carried: a ``traceparent`` of a later version may be longer than ours."""
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 
 

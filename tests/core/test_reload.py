@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from anywire import errors, events
 from anywire.config import Config
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import LIVE, PipelineConfig
+from anywire.roles import logs
 from anywire.roles.orchestrator_role import Served
 from anywire.roles.reload import Reload, Reloaded
 from anywire.route import Routes
@@ -19,6 +22,16 @@ from anywire.submission import Submission
 from anywire.testing.puppet import PuppetTransport
 
 Make = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def level() -> Iterator[None]:
+    """A reload sets the level of the log of the whole process."""
+    names = ("", *logs.CHATTY)
+    before = [logging.getLogger(name).level for name in names]
+    yield
+    for name, each in zip(names, before, strict=True):
+        logging.getLogger(name).setLevel(each)
 
 
 def config(pipeline: Mapping[str, Any] | None = None, **more: Any) -> Config:
@@ -141,6 +154,32 @@ async def test_of_many_who_ask_at_once_the_last_content_counts(pipeline_of: Make
     reload._read = read
     await asyncio.gather(*(reload.again() for _ in range(20)))
     assert pipeline.config.max_tokens == 20
+
+
+async def test_what_is_never_read_holds_up_neither_others_nor_the_end(
+    pipeline_of: Make, wire: PuppetTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline: Orchestrator = await pipeline_of(wire)
+    source, goes_on = Source(config()), threading.Event()
+    reload = reloading(pipeline, source)
+
+    def never() -> Config:
+        goes_on.wait()
+        return config({"max_tokens": 3})
+
+    monkeypatch.setattr("anywire.roles.reload.READ_TIMEOUT", 0.05)
+    monkeypatch.setattr(reload, "_read", never)
+    with pytest.raises(errors.ConfigError, match=r"could not be read within 0\.05 s"):
+        await reload.again()
+    hung = [each for each in threading.enumerate() if each.name == "reload"]
+    assert [each.daemon for each in hung] == [True]
+    monkeypatch.undo()
+    source.now = config({"max_tokens": 4})
+    assert await reload.again() == Reloaded(("pipeline.max_tokens",))
+    goes_on.set()
+    await asyncio.to_thread(hung[0].join)
+    await asyncio.sleep(0)
+    assert pipeline.config.max_tokens == 4
 
 
 async def test_one_that_is_elected_later_has_what_was_read_meanwhile(pipeline_of: Make, wire: PuppetTransport) -> None:

@@ -168,16 +168,16 @@ async def test_the_official_client_knows_the_id() -> None:
 
 async def test_trace_state_goes_with_the_task() -> None:
     engine = says("x")
-    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    parent, longest = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "a=" + "x" * 510
     async with serving(engine) as served, aiohttp.ClientSession(served.url) as client:
-        for state in ("a=1,b=2", "x" * 513, ""):
+        for state in ("a=1,b=2", longest, "x" * 513, ""):
             async with client.post(
                 "/v1/chat/completions", json=CHAT, headers={"traceparent": parent, "tracestate": state}
-            ):
-                pass
+            ) as answer:
+                assert answer.status == 200
         async with client.post("/v1/chat/completions", json=CHAT, headers={"tracestate": "a=1"}):
             pass
-    assert [task.trace for task in engine.tasks] == [f"{parent} a=1,b=2", parent, parent, ""]
+    assert [task.trace for task in engine.tasks] == [f"{parent} a=1,b=2", f"{parent} {longest}", parent, parent, ""]
 
 
 # Memory

@@ -242,3 +242,25 @@ def test_a_submission_that_cannot_be_kept_is_said(body: str) -> None:
     held = cast("Held", SimpleNamespace(subject="anywire.submit.chat", data=f'{{"a": {body}}}'.encode(), headers={}))
     with pytest.raises(NotASubmission, match="64 bits"):
         read_submission(held, "_INBOX.")
+
+
+@pytest.mark.parametrize(
+    ("parent", "state", "carried"),
+    [
+        ("00-cd", "a=1", "00-cd a=1"),
+        ("00-cd", "a=" + "x" * 510, "00-cd a=" + "x" * 510),
+        ("00-cd", "x" * 513, "00-cd"),
+        ("00-cd", "a=\x07", "00-cd"),
+        ("0" * 257, "a=1", ""),
+        ("00-\x07", "a=1", ""),
+        ("", "a=1", ""),
+    ],
+)
+def test_a_trace_that_no_agent_would_take_is_left_out(parent: str, state: str, carried: str) -> None:
+    """The message is answered all the same."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    message = read_submission(held("chat", body, traceparent=parent, tracestate=state), "_INBOX.")
+    assert task_of(message, Caller("ann", "lab")).trace == carried
+    found = decode(encode(envelope(**wanted()), "payload"), heads={"traceparent": parent, "tracestate": state})
+    assert isinstance(found, Envelope)
+    assert found.trace == carried

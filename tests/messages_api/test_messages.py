@@ -179,6 +179,21 @@ async def test_errors_have_anthropics_form_types_and_statuses() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("5000 tokens, at most 4096", "prompt is too long: 5000 tokens, at most 4096"),
+        ("Prompt is too long: 5 > 4", "Prompt is too long: 5 > 4"),
+    ],
+)
+async def test_an_agent_that_can_shorten_its_conversation_is_told_to(said: str, told: str) -> None:
+    fault = InvalidRequest(said, status=400, detail_code="context_length_exceeded", origin="engine")
+    async with asking(says(then=fault)) as at:
+        with pytest.raises(anthropic.BadRequestError) as failed:
+            await at.client.messages.create(**ASK)
+    assert failed.value.api_message == told
+
+
+@pytest.mark.parametrize(
     ("fault", "status", "kind"),
     [
         (

@@ -25,8 +25,8 @@ from anywire.errors import EngineFailed, InvalidRequest, StreamCorrupted
 from anywire.messages import Chunk, TaskRequest
 from anywire.native_api import COUNT_TOKENS, MESSAGES, endpoint_of, marked
 from anywire.offers import Offer
-from anywire_engine_openai import OpenAIEngine, native
-from anywire_gateway_openai.anthropic.native import NativeEvents, native_count
+from anywire_engine_openai import OpenAIEngine, native, upstream
+from anywire_gateway_openai.anthropic.native import NativeEvents, is_native, native_count
 
 __all__ = ["server"]  # a fixture
 
@@ -143,6 +143,66 @@ async def test_what_is_asked_and_answered_is_passed_on_whole(always_stream: bool
         assert (each.error, each.prompt_tokens, each.tokens) == ("", 10, 5), each
 
 
+async def test_what_a_client_wants_beyond_the_api_reaches_the_server_as_its_header() -> None:
+    async with speaking() as (at, server):
+        await at.client.beta.messages.create(
+            **ASK, betas=["context-management-2025-06-27", "x-1"], context_management={"edits": []}
+        )
+        assert server.headers[-1]["anthropic-beta"] == "context-management-2025-06-27,x-1"
+        assert server.requests[-1]["context_management"] == {"edits": []}
+        assert "anywire_betas" not in server.requests[-1]
+        wanted = {"anthropic-beta": "x-1"}
+        async with at.http.post("/v1/messages/count_tokens", json=ASK, headers=wanted) as answer:
+            assert answer.status == 200
+        assert server.headers[-1]["anthropic-beta"] == "x-1"
+        async with at.http.post("/v1/messages", json=ASK) as answer:
+            assert answer.status == 200
+        assert "anthropic-beta" not in server.headers[-1]
+        asked = len(server.requests)
+        async with at.http.post("/v1/messages", json=ASK, headers={"anthropic-beta": 'x", "model": "y'}) as answer:
+            assert (await answer.json())["error"]["details"]["param"] == "anthropic-beta"
+        assert len(server.requests) == asked
+
+
+@pytest.mark.parametrize("member", ["anywire_api", "anywire_betas"])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+async def test_what_names_an_endpoint_never_stands_in_a_body_twice(path: str, member: str) -> None:
+    async with speaking() as (at, server), at.http.post(path, json={**ASK, member: None}) as answer:
+        assert (answer.status, (await answer.json())["error"]["details"]["param"]) == (400, member)
+    assert server.requests == []
+
+
+async def test_a_server_that_answers_a_stream_with_a_whole_message() -> None:
+    async with speaking() as (at, server):
+        server.handler = saying(200, MESSAGE)
+        async with at.client.messages.stream(**ASK) as stream:
+            texts = [text async for text in stream.text_stream]
+            streamed = await stream.get_final_message()
+    assert texts == ["a cat"]
+    assert said_in(streamed.content) == CONTENT
+    assert (streamed.stop_reason, streamed.usage.output_tokens) == ("tool_use", 5)
+    assembly = native.NativeAssembly()
+    for delta in native.streamed(json.dumps(MESSAGE).encode()):
+        assembly.add(delta)
+    assert json.loads(assembly.whole().extra) == MESSAGE
+
+
+@pytest.mark.parametrize("hosts", [(), ("127.0.0.1",)])
+async def test_a_server_that_takes_another_key_as_bearer_gets_its_own_header_alone(
+    hosts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "OWN_HEADER_HOSTS", hosts)
+    async with speaking() as (at, server):
+        await at.client.messages.create(**ASK)
+        asked = server.headers[-1]
+        server.handler = saying(200, {"choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}]})
+        async with at.http.post("/v1/chat/completions", json=ASK) as answer:
+            assert answer.status == 200
+    assert asked["x-api-key"] == "k"
+    assert ("Authorization" in asked) == (not hosts)
+    assert server.headers[-1]["Authorization"] == "Bearer k"
+
+
 async def test_tokens_are_counted_by_the_server() -> None:
     async with speaking() as (at, server):
         answer = await at.client.messages.with_raw_response.count_tokens(model="m", messages=ASK["messages"])
@@ -189,6 +249,30 @@ async def test_errors_of_the_server(handler: Any, status: int, kind: str) -> Non
         with pytest.raises(anthropic.APIStatusError) as failed:
             await at.client.messages.create(**ASK, extra_headers={"x-anywire-attempts": "1"})
     assert (failed.value.status_code, failed.value.type) == (status, kind)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [("overloaded_error", 529), ("rate_limit_error", 429), ("invalid_request_error", 400), ("timeout_error", 504)],
+)
+@pytest.mark.parametrize("before", [1, 4])
+async def test_an_error_in_a_stream_is_told_as_what_it_is(said: str, status: int, before: int) -> None:
+    fault = {"type": "error", "error": {"type": said, "message": "no"}}
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(written(*steps()[:before], fault))
+        return response
+
+    async with speaking() as (at, server):
+        server.handler = handler
+        once = {"x-anywire-attempts": "1"}
+        async with at.http.post("/v1/messages", json={**ASK, "stream": True}, headers=once) as answer:
+            data = await answer.read()
+    assert answer.status == (status if before == 1 else 200)
+    told = json.loads(data) if before == 1 else events_of(data)[-1]
+    assert told["error"]["type"] == said
 
 
 def task(stream: bool = True, endpoint: str = MESSAGES) -> TaskRequest:
@@ -252,6 +336,9 @@ def test_a_body_names_its_endpoint_and_needs_a_server_that_speaks_it() -> None:
     demand = read_demand(text)
     assert (demand.needs, demand.max_tokens, dict(demand.hints)) == (("api:messages", "tools", "vision"), 50, {})
     assert beyond_text(text) == "anywire_api"
+    shot = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "see"}, image]}
+    seen = {**ASK, "messages": [{"role": "user", "content": [shot]}]}
+    assert read_demand(marked(json.dumps(seen), MESSAGES)).needs == ("api:messages", "vision")
     assert read_demand(marked(json.dumps(ASK), COUNT_TOKENS)).needs == ("api:messages",)
     for strange in ('{"anywire_api": ["messages"]}', '{"anywire_api": "other"}', '{"anywire_api": {}}'):
         assert read_demand(strange).needs == ()
@@ -278,6 +365,12 @@ def test_what_an_agent_says_is_checked_before_it_is_passed_on(extra: str) -> Non
         NativeEvents("t").events([Chunk("h", "t", 1, 0, ("",), extra)], "m")
     with pytest.raises(StreamCorrupted):
         native_count(Chunk("h", "t", 1, 0, ("",), extra))
+
+
+def test_a_chats_answer_that_names_a_type_is_no_message_of_a_server() -> None:
+    extra = json.dumps({"choices": [{"index": 0, "delta": {"content": "x"}}], "type": "chunk"})
+    assert not is_native(Chunk("h", "t", 1, 0, ("x",), extra))
+    assert is_native(Chunk("h", "t", 1, 0, ("x",), json.dumps(MESSAGE)))
 
 
 def test_line_breaks_in_what_is_passed_on_end_no_event() -> None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jiter import from_json
 from tests.long_form import examples
 from tests.messages_api.told_messages import checked, events_of, put_together
 
@@ -19,6 +20,8 @@ from anywire_gateway_openai.anthropic import blocks
 from anywire_gateway_openai.anthropic.answer import whole_message
 from anywire_gateway_openai.anthropic.events import MessageEvents
 from anywire_gateway_openai.anthropic.messages import Given, chat_messages
+from anywire_gateway_openai.ollama.answer import Answer as OllamaAnswer
+from anywire_gateway_openai.responses.output import ResponseOutput
 
 TASK = "0123456789abcdef"
 USAGE = {
@@ -163,6 +166,35 @@ def test_arguments_that_are_no_object_are_told_and_come_back(arguments: str) -> 
     assert back["tool_calls"][0]["function"]["arguments"] == arguments
 
 
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (["no", "t json"], {"INVALID_JSON": "not json"}),
+        (["[1", "]"], {"INVALID_JSON": "[1]"}),
+        ([" ", "\n", '{"a"', ": 1}"], {"a": 1}),
+        ([" ", "\n"], {}),
+    ],
+)
+def test_a_client_can_read_the_arguments_after_every_piece(pieces: list[str], expected: Any) -> None:
+    events, told = MessageEvents(TASK, ()), b""
+    head: dict[str, Any] = {"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}
+    steps = [head, *[{"index": 0, "function": {"arguments": piece}} for piece in pieces]]
+    chunks = [chunk(at, choice={"delta": {"tool_calls": [step]}}) for at, step in enumerate(steps)]
+    for each in (*chunks, chunk(len(chunks), final=True, finish_reason="tool_calls")):
+        told += events.events([each], "m")
+    found = events_of(told)
+    buffer, read = b"", []
+    for event in found:
+        if event["type"] == "content_block_delta":
+            buffer += event["delta"]["partial_json"].encode()
+            read.append(from_json(buffer, partial_mode=True))  # as Anthropic's client does it
+    assert (read or [{}])[-1] == expected
+    assert put_together(found)["content"][0]["input"] == expected
+    said = {"content": None, "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "".join(pieces)}}]}
+    whole = json.loads(msgspec.json.encode(whole_message(TASK, "m", whole_chunk(said, "tool_calls"), ())))
+    assert whole["content"][0]["input"] == expected
+
+
 def test_what_nothing_was_said_in_has_an_empty_text() -> None:
     message = whole_message(TASK, "m", chunk(0, ("",), final=True, finish_reason="stop"), ())
     assert checked(message)["content"] == [{"type": "text", "text": ""}]
@@ -195,6 +227,45 @@ def test_calls_are_told_as_they_come_where_each_is_whole_before_the_next() -> No
     assert told({"index": 1, "function": {"arguments": "}"}}) == [
         "content_block_delta", "content_block_stop", "content_block_start", "content_block_delta",
     ]  # fmt: skip
+
+
+def _call(name: str = "", arguments: str = "", **more: Any) -> dict[str, Any]:
+    return {**more, "function": {**({"name": name} if name else {}), "arguments": arguments}}
+
+
+TWO = [("a", "look", {"at": 1}), ("b", "look", {"at": 2})]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "calls"),
+    [
+        # two calls by one index, as some servers give all of them, and without any
+        ([[_call("look", '{"at":1}', index=0, id="a")], [_call("look", '{"at":2}', index=0, id="b")]], TWO),
+        ([[_call("look", '{"at":1}', id="a")], [_call("look", '{"at":2}', id="b")]], TWO),
+        ([[_call("look", '{"at":1}', id="a"), _call("look", '{"at":2}', id="b")]], TWO),
+        ([[_call("look", '{"at"', id="a")], [_call("", ":1}")], [_call("look", '{"at":2}', id="b")]], TWO),
+        ([[_call("look", '{"at"', id="a")], [_call("look", ":1}", id="a")], [_call("look", '{"at":2}', id="b")]], TWO),
+        # a name that is said again, and an id of its own for every piece
+        ([[_call("look", index=0, id="a")], [_call("look", '{"at":1}', index=0, id="a")]], TWO[:1]),
+        ([[_call("look", index=0, id="a")], [_call("", '{"at":1}', index=0, id="z")]], TWO[:1]),
+    ],
+)
+def test_calls_are_told_apart_however_a_server_numbers_them(pieces: list[Any], calls: list[Any]) -> None:
+    events = MessageEvents(TASK, ())
+    responses, ollama = ResponseOutput(TASK), OllamaAnswer()
+    chunks = [chunk(number, choice={"delta": {"tool_calls": piece}}) for number, piece in enumerate(pieces)]
+    for piece in pieces:
+        responses.add({"tool_calls": piece})
+    responses.end("tool_calls")
+    for each in chunks:
+        ollama.add(each)
+    end = chunk(len(chunks), final=True, finish_reason="tool_calls")
+    message = put_together(events_of(events.events([*chunks, end], "m")))
+    assert [(each["id"], each["name"], each["input"]) for each in message["content"]] == calls
+    told = [(each["call_id"], each["name"], json.loads(each["arguments"])) for each in responses.items]
+    assert told == calls
+    functions = [(each["id"], each["function"]["name"], each["function"]["arguments"]) for each in ollama.calls()]
+    assert functions == calls
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,32 @@ def test_what_has_no_effect_is_named() -> None:
     assert found.chat["messages"][-1] == {"role": "tool", "tool_call_id": "1", "content": "error"}
 
 
+def test_what_agents_send_with_every_request_does_not_end_them() -> None:
+    edits = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+    found = ask(
+        context_management=edits,
+        thinking={"type": "adaptive"},
+        output_config={"effort": "high", "task_budget": {"type": "tokens", "total": 20_000}},
+        fallbacks="default",
+        mcp_servers=[],
+    )
+    assert found.ignored == ("thinking", "context_management", "fallbacks", "output_config")
+    assert found.chat == {**ask().chat, "reasoning_effort": "high"}
+
+
+def test_a_long_name_of_a_user_is_shortened_to_one_of_its_own() -> None:
+    names = [ask(metadata={"user_id": "u" * 140 + end}).chat["user"] for end in ("a", "b", "a")]
+    assert {len(name) for name in names} == {64}
+    assert names[0] == names[2] != names[1]
+    assert ask(metadata={"user_id": "u" * 64}).chat["user"] == "u" * 64
+
+
+def test_thinking_that_is_not_told_is_nothing_that_a_model_has_thought() -> None:
+    content = [{"type": "thinking", "thinking": "", "signature": "s"}, {"type": "text", "text": "x"}]
+    found = ask(messages=[{"role": "user", "content": "q"}, {"role": "assistant", "content": content}])
+    assert found.chat["messages"][1] == {"role": "assistant", "content": "x"}
+
+
 BLOCK = "messages[0].content[0]"
 
 
@@ -206,6 +232,8 @@ BLOCK = "messages[0].content[0]"
         ({"system": [{"type": "image", "source": {}}]}, "system[0].type"),
         ({"mcp_servers": [{}]}, "mcp_servers"),
         ({"stop": "x"}, "stop"),
+        ({"thread": {"type": "create"}}, "thread"),
+        ({"compaction": {"type": "x"}}, "compaction"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "other"}}, "tool_choice.name"),

@@ -24,6 +24,7 @@ from anywire.measures.measures import Measures
 from anywire.measures.task_measures import MOST_MODELS, MOST_TENANTS, TaskMeasures
 from anywire.stages import Stages
 from anywire_service_opentelemetry import metric_encoding, names
+from anywire_service_opentelemetry.log_lines import MAX_MESSAGE, Line, LineHandler
 from anywire_service_opentelemetry.metric_encoding import otlp_name
 
 USAGE = '{"prompt_tokens": 7, "completion_tokens": 2}'
@@ -205,3 +206,13 @@ async def test_who_measures_in_the_same_way_shares_the_counts_and_leaves_nothing
             each.close()
             each.close()
         assert len(bus._subscribers[TaskEnded]) == before
+
+
+def test_a_line_with_a_long_field_is_cut() -> None:
+    kept = list[Line]()
+    handler = LineHandler(logging.INFO, kept.append, lambda task_id: "")
+    record = logging.LogRecord("own", logging.INFO, __file__, 1, "said", (), None)
+    record.fields = {"text": "x" * 10 * MAX_MESSAGE, "number": 3}
+    handler.handle(record)
+    (line,) = kept
+    assert line.attributes == {"logger": "own", "anywire.text": "x" * MAX_MESSAGE, "anywire.number": 3}

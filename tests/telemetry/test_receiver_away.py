@@ -129,3 +129,20 @@ def test_every_item_is_sent_dropped_or_waits(outcomes: list[str], items: int, si
         patch.setattr(outbox, "FIRST_PAUSE", 0.0001)
         patch.setattr(outbox, "BATCH", 4)
         asyncio.run(run())
+
+
+async def test_a_request_with_long_texts_has_fewer_parts() -> None:
+    """Receivers refuse requests of many megabytes, whole."""
+    sizes = list[int]()
+
+    async def send(items: Sequence[str]) -> Outcome:
+        sizes.append(sum(map(len, items)))
+        return Outcome()
+
+    box = Outbox[str]("texts", 1000, 0.01, send, chars=500_000)
+    box.start()
+    for _ in range(20):
+        box.put("x" * 500_000)
+    await polled(lambda: box.sent == 20, "all were sent")
+    await box.close()
+    assert max(sizes) <= outbox.BATCH_CHARS

@@ -26,7 +26,7 @@ from anywire.stages import Stages
 from anywire_service_opentelemetry import tracer
 from anywire_service_opentelemetry.config import OpenTelemetryConfig
 from anywire_service_opentelemetry.encoding import spans_request
-from anywire_service_opentelemetry.open_task import OpenTask
+from anywire_service_opentelemetry.open_task import MAX_OTHERS, OpenTask
 from anywire_service_opentelemetry.task_spans import attempt_span, task_spans
 
 USAGE = '{"prompt_tokens": 7, "completion_tokens": 2}'
@@ -282,6 +282,14 @@ def test_whatever_an_agent_says_of_its_times_is_within_its_attempt(
     )
 
 
+def test_an_attempt_has_links_to_the_newest_attempts_before_it() -> None:
+    task = OpenTask("a" * 32, "b" * 16, "", "", "", 0, is_root=True)
+    for number in range(1, 101):
+        task.begin_attempt(number, f"{number:016x}", number)
+    assert [each.number for each in task.attempts[3].others] == [1, 2]
+    assert [each.number for each in task.attempts[100].others] == list(range(100 - MAX_OTHERS, 100))
+
+
 APIS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
     ("/v1/completions", {"prompt": "hi"}),
@@ -312,12 +320,14 @@ async def test_every_api_is_traced_alike(path: str, body: dict[str, Any]) -> Non
          '"content": "a"}]}]'),
         ('{"prompt": "b"}', '[{"role": "user", "parts": [{"type": "text", "content": "b"}]}]'),
         ('{"input": ["c"]}', '[{"role": "user", "parts": [{"type": "text", "content": ["c"]}]}]'),
+        ('{"messages": [{"content": [{"type": "image_url", "image_url": {"url": "data:"}}, {"type": "text", "text": '
+         '"d"}]}]}', '[{"role": "user", "parts": [{"type": "image_url"}, {"type": "text", "content": "d"}]}]'),
         ("[]", ""),
         ("nonsense", ""),
         ("[" * 100_000, ""),
         ('{"prompt": "' + "x" * tracer.MAX_READ + '"}', ""),
     ],
-    ids=["chat", "completion", "embedding", "list", "no JSON", "deep", "large"],
+    ids=["chat", "completion", "embedding", "parts", "list", "no JSON", "deep", "large"],
 )  # fmt: skip
 def test_texts_of_every_request_are_read_or_left_out(body: str, expected: str) -> None:
     assert tracer.messages_text(body, 1000) == expected

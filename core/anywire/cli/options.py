@@ -303,6 +303,7 @@ class Given:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
         self._meeting = Meeting(**{name: self._values.pop(name) for name in Meeting._fields if name in values})
+        self._serves_with: Plugins | None = None
 
     @property
     def names_fleet(self) -> bool:
@@ -329,16 +330,24 @@ class Given:
     def serving(self, *, apart: bool = False, quiet: bool = False, **fixed: Any) -> tuple[Serving, Plugins]:
         """The configuration of an orchestrator: see `anywire.cli.meeting.serving`."""
         config, plugins = self.settle(quiet=quiet, **fixed)
+        self._serves_with = plugins
         return serving(config, plugins, self._meeting, apart=apart), plugins
 
     def told(self) -> Config:
-        """What files, environment and options say now, for a process that runs. Raises `AnywireError`."""
+        """What files, environment and options say now, for a process that runs what `serving` told: nothing of it is
+        changed. Raises `AnywireError` for what no orchestrator would start with."""
         from anywire.errors import ConfigError
+        from anywire.roles.assembly import check_options
 
+        file: Path | None = self._values["file"]
+        if file is not None and file.exists() and not file.is_file():
+            raise ConfigError(f"{file} is no file, so it cannot be read again")  # a pipe may never end
         try:
-            return self.settle()[0]
+            config, plugins = self.settle(again=self._serves_with)
         except typer.BadParameter as error:
             raise ConfigError(error.message) from error
+        check_options(config, plugins)
+        return config
 
     def joining(self, *, must: bool = True, quiet: bool = False) -> tuple[Config, Plugins]:
         """The configuration of one who looks for an orchestrator: see `anywire.cli.meeting.joining`."""

@@ -57,11 +57,13 @@ def settle(
     keys: Path | None = None,
     environment: Mapping[str, str] | None = None,
     began: Mapping[str, Any] | None = None,
+    again: Plugins | None = None,
 ) -> tuple[Config, Plugins]:
     """The effective configuration with these options, its plugins found, and logging set up accordingly.
 
     With ``quiet``, this process logs only warnings unless another level was chosen. ``environment`` is read in place of
-    the process's own. ``began`` are keys with dots that the options are set over.
+    the process's own. ``began`` are keys with dots that the options are set over. ``again`` is for a process that
+    runs, and has the plugins that it has loaded: its log stays as it is, and no file of these plugins is run again.
     """
     from anywire.config import replaced
     from anywire.config_layers import load
@@ -90,14 +92,16 @@ def settle(
     flags = {key: value for key, value in given.items() if value}
     config = load(file, flags=flags, environment=environment, settings=single)
     hushed = quiet and config.log_level == "info" and log_level is None
-    logs.configure("warning" if hushed else config.log_level, config.log_format)
+    if again is None:
+        logs.configure("warning" if hushed else config.log_level, config.log_format)
     for key in single:
         _check_used(config, key, "--dds-domain" if dds_domain is not None and key.endswith("dds.domain") else "--set")
     if strength is not None and not config.standby.enabled:
         raise typer.BadParameter("it is for orchestrators that stand by: add --standby", param_hint="--strength")
     if plugin_files:
         config = replaced(config, plugins=[*config.plugins, *plugin_files])
-    plugins = assembly.load_plugins(config)
+    known = again is not None and again.sources == config.plugins
+    plugins = again if again is not None and known else assembly.load_plugins(config)
     if model is not None:
         config = assembly.with_model(config, plugins, model)
     ours: dict[CoreSetting, Any] = {"agent.slots": slots, "server.host": host, "server.port": port}

@@ -6,12 +6,16 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from time import time as wall_time
 
-from anywire.measures.families import Exemplar, HistogramFamily, HistogramSample, Labels
+from anywire.measures.families import OTHER, Exemplar, HistogramFamily, HistogramSample, Labels
+
+MOST_SERIES = 2000
+"""Different combinations of labels; what has a further one is counted together, each label being `OTHER`. Each is a
+line for every bucket, in every scrape."""
 
 
 class Histogram:
     """Counts of values by labels, in buckets up to and including each of ``bounds``. Whoever observes sees to it that
-    the values of ``labels`` are bounded."""
+    each label has a bounded number of values; of their combinations `MOST_SERIES` are counted apart."""
 
     def __init__(self, name: str, text: str, labels: Labels, bounds: Sequence[float]) -> None:
         self.name, self.text, self.labels, self.bounds = name, text, labels, bounds
@@ -22,6 +26,9 @@ class Histogram:
     def observe(self, labels: Labels, value: float, span: tuple[str, str] | None = None) -> None:
         """Count a value. ``span`` are the ids of trace and span that it is of, where these are kept."""
         counts = self._counts.get(labels)
+        if counts is None and len(self._counts) >= MOST_SERIES:
+            labels = (OTHER,) * len(labels)
+            counts = self._counts.get(labels)
         if counts is None:
             counts = self._counts[labels] = [0] * (len(self.bounds) + 1)
             self._sums[labels] = 0.0

@@ -331,6 +331,16 @@ def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[st
     return plain, faults
 
 
+def check_options(config: Config, plugins: Plugins) -> None:
+    """Raise `ConfigError` or `PluginError` where a plugin of an orchestrator is missing, or its options do not fit. No
+    plugin is made."""
+    for key in LISTS:
+        for each in (getattr(config, key) if key != "gateways" else chosen_gateways(config, plugins)) or ():
+            plugins.check(LISTS[key], each.name, plugin_options(config, plugins, LISTS[key], each.name, each.options))
+    plugins.check("schedulers", config.scheduler.name, config.scheduler.options)
+    plugins.check("selectors", config.selector.name, config.selector.options)
+
+
 def masked(value: Any, key: str = "") -> Any:
     """A tree of plain types with what must stay secret, by its key or inside of an address, replaced by `MASK`. A path
     is no secret, only what is in the file."""

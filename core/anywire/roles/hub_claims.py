@@ -26,6 +26,7 @@ from anywire.pipeline.fleet.claims import (
 )
 from anywire.pipeline.services.commands import COMMAND_NAME
 from anywire.submission import MAX_HINT_CHARS, MAX_HINTS, MAX_NAMES
+from anywire.tracing import MAX_TRACE_CHARS
 
 MAX_HOPS = 1024
 MAX_HINTS_TEXT = MAX_HINTS * MAX_HINT_CHARS * 12
@@ -70,8 +71,10 @@ def check_task(task: TaskRequest) -> str:
         return "its deadline or its hops are out of bounds"
     if not (is_count(task.credit, MAX_COUNT) and is_count(task.attempts_left, MAX_COUNT)):
         return "its credit or its attempts are out of bounds"
-    if not all(map(is_text, (task.trace, task.tenant, task.session, task.parent, task.policy))):
-        return "its trace, tenant, session, parent or policy is no short text"
+    if not all(map(is_text, (task.tenant, task.session, task.parent, task.policy))):
+        return "its tenant, session, parent or policy is no short text"
+    if type(task.trace) is not str or len(task.trace) > MAX_TRACE_CHARS or not task.trace.isprintable():
+        return "its trace is no short text"
     if not (is_names(task.prefer, MAX_NAMES) and is_names(task.avoid, MAX_NAMES)):
         return f"the agents to prefer or to avoid are no list of at most {MAX_NAMES} names"
     if type(task.hints) is not str or len(task.hints) > MAX_HINTS_TEXT:

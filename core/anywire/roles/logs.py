@@ -9,7 +9,7 @@ import sys
 from anywire.config import LogLevel
 from anywire.log_lines import JsonLines, LogFormat, RepeatLimit, TextLines
 
-_CHATTY = ("httpx", "httpcore", "aiohttp.access", "asyncio", "watchfiles")
+CHATTY = ("httpx", "httpcore", "aiohttp.access", "asyncio", "watchfiles")
 
 
 def configure(level: LogLevel, form: LogFormat = "text") -> None:
@@ -20,8 +20,18 @@ def configure(level: LogLevel, form: LogFormat = "text") -> None:
         handler.setFormatter(JsonLines())
     else:
         coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        handler.setFormatter(TextLines(with_names=level == "debug", coloured=coloured))
+        handler.setFormatter(TextLines(coloured=coloured))
     handler.addFilter(RepeatLimit())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for name in _CHATTY:
+    logging.basicConfig(handlers=[handler], force=True)
+    set_level(level)
+
+
+def set_level(level: LogLevel) -> None:
+    """Log from another level on. Handlers stay, those of services too, and so does the form of lines."""
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    for each in root.handlers:
+        if isinstance(each.formatter, TextLines):
+            each.formatter.with_names = level == "debug"
+    for name in CHATTY:
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,11 +20,12 @@ from typing import Any
 import msgspec
 
 from anywire.config import Config
-from anywire.errors import AnywireError, InvalidRequest
+from anywire.errors import AnywireError, ConfigError, InvalidRequest
 from anywire.event_bus import EventBus
 from anywire.events import ConfigReloaded
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import LIVE
+from anywire.roles import logs
 from anywire.roles.orchestrator_role import Served
 from anywire.route import Request, Response, Route
 
@@ -32,6 +34,11 @@ log = logging.getLogger(__name__)
 _SUMMARY = "Read the configuration again. Tells what counts from now on (`changed`) and after a restart (`restart`)."
 MAX_TOLD = 50
 """Settings that are named at most."""
+READ_TIMEOUT = 60.0
+"""Seconds in which a configuration must be read."""
+MAX_FAULT_CHARS = 2000
+"""Of what is wrong with a configuration, in an event."""
+_ORDERED = ("transports", "join", "gateways", "services")
 _LIVE = frozenset({"log_level", *(f"pipeline.{name}" for name in LIVE)})
 
 
@@ -47,8 +54,8 @@ class Reload:
     """Reads the configuration again when asked to, by ``POST /v1/config/reload`` (role `operate`), or by SIGHUP in a
     process without a terminal: a terminal that is closed sends it too, and ends the process as ever.
 
-    ``config`` is in force; ``read`` gives what the same places say now, and sets the level of the log. It is called in
-    a thread and raises `AnywireError` for what is no configuration: then nothing changes.
+    ``config`` is in force; ``read`` gives what the same places say now. It is called in a thread and raises
+    `AnywireError` for what is no configuration: then nothing changes.
     """
 
     def __init__(self, config: Config, read: Callable[[], Config]) -> None:
@@ -86,19 +93,22 @@ class Reload:
         """Read it again. Raises `AnywireError` when it is not in order, and leaves everything as it is. Of several who
         ask at once each has it read once more, after those before."""
         self._reading = asyncio.get_running_loop().create_task(self._read_after(self._reading))
+        self._reading.add_done_callback(_heard)  # who asked may be gone
         return await asyncio.shield(self._reading)
 
     async def _read_after(self, earlier: asyncio.Task[Reloaded] | None) -> Reloaded:
         if earlier is not None:
             await asyncio.wait((earlier,))
         try:
-            newer = await asyncio.to_thread(self._read)
+            newer = await self._read_in_time()
         except AnywireError as error:
             log.error("the configuration is not read again, the earlier one counts: %s", error)
-            self._tell(str(error), ())
+            self._tell(str(error)[:MAX_FAULT_CHARS], ())
             raise
         changed = tuple(sorted(_differing(self._config, newer) & _LIVE)[:MAX_TOLD])
         restart = tuple(sorted(_differing(self._started, newer) - _LIVE)[:MAX_TOLD])
+        if newer.log_level != self._config.log_level:
+            logs.set_level(newer.log_level)
         self._config = newer
         if self._orchestrator is not None:
             self._orchestrator.reconfigure(newer.pipeline)
@@ -107,6 +117,44 @@ class Reload:
             log.warning("these settings have changed and count after a restart: %s", ", ".join(restart))
         self._tell("", restart)
         return Reloaded(changed, restart)
+
+    async def _read_in_time(self) -> Config:
+        """What `_newer` gives. A file system that does not answer, or a plugin's file that never ends, holds up neither
+        those who ask later nor the end of the process: so the thread is none that is waited for."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Config | AnywireError] = loop.create_future()
+
+        def tell(found: Config | AnywireError) -> None:
+            if not answer.done():
+                answer.set_result(found)
+
+        def read() -> None:
+            try:
+                found: Config | AnywireError = self._newer()
+            except AnywireError as error:
+                found = error
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(tell, found)
+
+        threading.Thread(target=read, name="reload", daemon=True).start()
+        try:
+            async with asyncio.timeout(READ_TIMEOUT):
+                found = await answer
+        except TimeoutError:
+            raise ConfigError(f"it could not be read within {READ_TIMEOUT:g} s") from None
+        if isinstance(found, AnywireError):
+            raise found
+        return found
+
+    def _newer(self) -> Config:
+        """What ``read`` gives. Whatever else it raises is a fault of the configuration: a new plugin's file may call
+        `sys.exit`."""
+        try:
+            return self._read()
+        except AnywireError:
+            raise
+        except BaseException as error:
+            raise ConfigError(f"it cannot be read: {type(error).__name__}: {error}") from error
 
     def _tell(self, error: str, restart: tuple[str, ...]) -> None:
         if self._orchestrator is not None:
@@ -131,6 +179,11 @@ class Reload:
             await self.again()
 
 
+def _heard(reading: asyncio.Task[Reloaded]) -> None:
+    if not reading.cancelled():
+        reading.exception()
+
+
 def _has_terminal() -> bool:
     """Whether this process belongs to a terminal."""
     try:
@@ -141,9 +194,15 @@ def _has_terminal() -> bool:
 
 
 def _differing(one: Config, other: Config) -> set[str]:
-    """The keys, with dots, whose values differ."""
-    before, after = _flat(one.model_dump()), _flat(other.model_dump())
-    return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    """The keys, with dots, whose values differ; and the lists of plugins of which the order differs."""
+    trees = one.model_dump(), other.model_dump()
+    before, after = map(_flat, trees)
+    moved = {name for name in _ORDERED if _is_moved(*(tree[name] or {} for tree in trees))}
+    return moved | {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+
+
+def _is_moved(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return [name for name in one if name in other] != [name for name in other if name in one]
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -102,14 +102,19 @@ class ServiceHost:
             boundary.failed(label, "metrics", f"tells more than {MAX_METRICS} numbers; the others are left out")
         kinds: dict[str, tuple[frozenset[str], bool]] = {}
         good: list[Metric] = []
+        seen: set[tuple[str, frozenset[tuple[str, str]]]] = set()
         for metric in told[:MAX_METRICS]:
             fault = metric_fault(metric)
             kind = (frozenset(metric.labels), metric.counter) if not fault else None
             if kind is not None and kinds.setdefault(metric.name, kind) != kind:
                 fault = f"{metric.name} has other labels than before, or is a counter once and once none"
+            series = (metric.name, frozenset(metric.labels.items())) if not fault else None
+            if series in seen:
+                fault = f"{metric.name} is there twice with the same labels"
             if fault:
                 boundary.failed(label, "metrics", fault)
-            else:
+            elif series is not None:
+                seen.add(series)
                 good.append(metric)
         return good
 

@@ -29,6 +29,10 @@ MAX_NAME, MAX_TARGET = 128, 16
 """Characters of a name, and ids of a target, in the events of a command: whoever sends one may name anything."""
 
 
+MAX_TOKENS = 10**9
+"""Tokens that an agent may say an answer, or its prompt, has: what is more is made up."""
+
+
 class _Usage(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -39,12 +43,14 @@ _decode_usage = msgspec.json.Decoder(_Usage).decode
 
 @lru_cache(maxsize=1)  # of one end several ask
 def token_counts(usage: str) -> tuple[int, int]:
-    """Tokens of prompt and answer in an OpenAI usage object; zeros where it has none."""
+    """Tokens of prompt and answer in an OpenAI usage object; zeros where it has none, and where it
+    has more than `MAX_TOKENS`."""
     try:
         counts = _decode_usage(usage) if usage else _Usage()
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return 0, 0
-    return max(0, counts.prompt_tokens), max(0, counts.completion_tokens)
+    prompt, answer = counts.prompt_tokens, counts.completion_tokens
+    return prompt if 0 < prompt <= MAX_TOKENS else 0, answer if 0 < answer <= MAX_TOKENS else 0
 
 
 class Observation:

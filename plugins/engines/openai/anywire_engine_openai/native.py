@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from anywire.engine import Delta
-from anywire.errors import EngineFailed, InvalidRequest
-from anywire.native_api import COUNT_TOKENS
+from anywire.errors import EngineFailed, InvalidRequest, TaskError
+from anywire.native_api import COUNT_TOKENS, MESSAGES
 from anywire_engine_openai.answers import no_token
 from anywire_engine_openai.mending import mended
 from anywire_engine_openai.server_errors import error_in_answer, quoted
@@ -30,6 +30,19 @@ _FINISH = {
     "refusal": "content_filter",
 }
 """A chat's reasons to end, by the API's; others are ``stop``."""
+_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""The API's types of errors, and their statuses."""
 _LEFT_OUT = ("ping", "message_stop")
 _COUNTED = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _MAX_HELD = 1000
@@ -94,7 +107,7 @@ class NativeStream:
         event, text = _read(data, "an event of the stream")
         kind = event.get("type")
         if kind == "error":
-            raise error_in_answer(data)
+            raise _error_in(event, data)
         if kind in _LEFT_OUT:
             self.done |= kind == "message_stop"
             return None
@@ -124,7 +137,7 @@ def whole(data: bytes, endpoint: str) -> Delta:
     the request."""
     answer, text = _read(data, "the answer")
     if answer.get("type") == "error":
-        raise error_in_answer(data)
+        raise _error_in(answer, data)
     if endpoint == COUNT_TOKENS:
         if type(answer.get("input_tokens")) is not int:
             raise EngineFailed(f"the answer has no count of tokens: {quoted(data)}", phase="streaming")
@@ -137,6 +150,48 @@ def whole(data: bytes, endpoint: str) -> Delta:
     if not content and not _is_answer(finish, usage):
         raise no_token()
     return Delta("".join([_text(block, "text") for block in content]), text, finish, _usage(usage))
+
+
+def streamed(data: bytes) -> list[Delta]:
+    """The deltas of a stream for a whole message, from a server that answers with one where a stream was asked for.
+    Raises as `whole` does."""
+    answer = whole(data, MESSAGES)
+    message = _object(answer.extra)
+    begun = {**message, "content": [], "stop_reason": None, "stop_sequence": None}
+    deltas = [Delta("", _encoded({"type": "message_start", "message": begun}))]
+    for place, block in enumerate(message["content"]):
+        if not isinstance(block, dict):
+            raise EngineFailed(f"the answer has a block that is no object: {quoted(data)}", phase="streaming")
+        head, pieces = _in_pieces(block)
+        deltas.append(Delta("", _encoded({"type": "content_block_start", "index": place, "content_block": head})))
+        for piece in pieces:
+            event = {"type": "content_block_delta", "index": place, "delta": piece}
+            deltas.append(Delta(_text(piece, "text"), _encoded(event)))
+        deltas.append(Delta("", _encoded({"type": "content_block_stop", "index": place})))
+    ended = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
+    last = {"type": "message_delta", "delta": ended, "usage": _members(message.get("usage"))}
+    return [*deltas, Delta("", _encoded(last), answer.finish_reason, answer.usage)]
+
+
+def _in_pieces(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A block as it begins, and what the events after that add."""
+    if isinstance(block.get("text"), str):
+        head = {name: value for name, value in block.items() if name != "citations"} | {"text": ""}
+        cited = block.get("citations")
+        cites = [{"type": "citations_delta", "citation": each} for each in (cited if isinstance(cited, list) else ())]
+        return head, [{"type": "text_delta", "text": block["text"]}, *cites]
+    if isinstance(block.get("thinking"), str):
+        pieces = [{"type": "thinking_delta", "thinking": block["thinking"]}]
+        if _text(block, "signature"):
+            pieces.append({"type": "signature_delta", "signature": block["signature"]})
+        return block | {"thinking": "", "signature": ""}, pieces
+    if isinstance(block.get("input"), dict):
+        return block | {"input": {}}, [{"type": "input_json_delta", "partial_json": _encoded(block["input"])}]
+    return block, []
+
+
+def _encoded(value: object) -> str:
+    return _encode(value).decode()
 
 
 class NativeAssembly:
@@ -196,6 +251,11 @@ class NativeAssembly:
                 except (msgspec.MsgspecError, UnicodeError, RecursionError):
                     block["input"] = {"INVALID_JSON": text}
         return block
+
+
+def _error_in(told: Mapping[str, Any], data: bytes) -> TaskError:
+    """The error of an answer whose status says of none: its type tells which it would have."""
+    return error_in_answer(data, _STATUSES.get(_text(told.get("error"), "type"), 0))
 
 
 def _read(data: bytes, what: str) -> tuple[dict[str, Any], str]:

@@ -8,13 +8,15 @@ import msgspec
 
 from anywire.errors import InvalidRequest
 from anywire.messages import Kind, TaskRequest
-from anywire.native_api import COUNT_TOKENS, MEMBER
+from anywire.native_api import BETAS, BETAS_HEADER, COUNT_TOKENS, MEMBER, are_betas
 
 PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
+_any = msgspec.json.Decoder().decode
+_NO_BETAS = msgspec.Raw(b"null")
 _TRUE, _FALSE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"false"), b"null"
 LENGTHS = ("max_tokens", "max_completion_tokens", "n_predict")
 """The members by which a client may bound the answer."""
@@ -54,15 +56,23 @@ def upstream_body(task: TaskRequest, model: str, default_max_tokens: int) -> Ask
     return Asked(_encode(content), _choices(content))
 
 
-def native_body(task: TaskRequest, model: str, endpoint: str) -> Asked:
+class NativeAsked(NamedTuple):
+    """A body to send, and headers that belong to it."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+def native_body(task: TaskRequest, model: str, endpoint: str) -> NativeAsked:
     """What to send to an endpoint of another API that the server speaks (`anywire.native_api`): the same of it."""
     content = members(task.body)
     content["model"] = msgspec.Raw(_encode(model))
+    betas = _any(content.pop(BETAS, _NO_BETAS))
     for name in (MEMBER, "models"):
         content.pop(name, None)
     if endpoint != COUNT_TOKENS:
         content["stream"] = _TRUE if task.stream else _FALSE
-    return Asked(_encode(content), 1)
+    return NativeAsked(_encode(content), {BETAS_HEADER: betas} if are_betas(betas) else {})
 
 
 def _choices(content: dict[str, msgspec.Raw]) -> int:

@@ -109,10 +109,10 @@ def refusal(status: int, body: bytes, headers: Mapping[str, str]) -> TaskError:
     return _error(read_error(body), status, f"answered with status {status}", "maybe_sent", wait)
 
 
-def error_in_answer(body: bytes) -> TaskError:
+def error_in_answer(body: bytes, status: int = 0) -> TaskError:
     """The error that a server tells in an answer of status 200, where servers tell those of streamed requests; the
-    status it would have had is the error's ``code`` then."""
-    return _error(read_error(body), _status_in(body), "reported an error", "streaming", 0.0)
+    status it would have had is the error's ``code`` then, and ``status`` without one."""
+    return _error(read_error(body), _status_in(body) or status, "reported an error", "streaming", 0.0)
 
 
 def _error(said: Said, status: int, told: str, phase: Phase, retry_after: float) -> TaskError:

@@ -7,6 +7,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncGenerator, Callable, Collection
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -32,6 +33,7 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 LAST_WORDS = 5.0  # seconds of silence after a whole answer until its usage and [DONE] are not waited for any more
 TAIL = 1.0  # seconds a server may take to end a response after its [DONE]
+OWN_HEADER_HOSTS = ("api.anthropic.com",)
 KEEP_ALIVE = 3.0  # seconds an idle connection is kept: less than any common server does, which closes after 5
 
 
@@ -59,8 +61,7 @@ class Upstream:
         self.base_url = ""
         self._tls: ssl.SSLContext | bool = True if tls is None else tls
         self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._bearer = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._native_headers = native.VERSION | ({"x-api-key": api_key} if api_key else {})
         if apis:
             self._headers |= self._native_headers
@@ -84,11 +85,18 @@ class Upstream:
         """Use the server at ``base_url`` (with ``/v1``) from now on."""
         self.base_url = base_url.rstrip("/")
         if self._session is None:
+            if not self._takes_own_header():
+                self._headers |= self._bearer
             trace = aiohttp.TraceConfig()
             trace.on_connection_reuseconn.append(_note_reuse)
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=self._tls)
             self._session = self._make_session(connector, trace)
             self._new = self._make_session(aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._tls))
+
+    def _takes_own_header(self) -> bool:
+        """Whether the server wants its key as ``x-api-key`` for all but chats, and takes ``Authorization`` there for
+        another kind of key."""
+        return "x-api-key" in self._headers and urlsplit(self.base_url).hostname in OWN_HEADER_HOSTS
 
     def _make_session(self, connector: aiohttp.TCPConnector, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -205,14 +213,15 @@ class Upstream:
         endpoint = endpoint_of(task.body) if task.kind == "chat" else ""
         headers = trace_headers(task.trace)
         if endpoint:
-            body, choices = native_body(task, model, endpoint)
-            url, headers = f"{self.base_url}/{endpoint}", self._native_headers | (headers or {})
+            body, betas = native_body(task, model, endpoint)
+            url, choices = f"{self.base_url}/{endpoint}", 1
+            headers = self._native_headers | betas | (headers or {})
         elif task.kind in WHOLE_KINDS:
             url, body, content_type = whole_request(task, model, self.base_url)
             headers, choices = {"Content-Type": content_type, **(headers or {})}, 1
         else:
             body, choices = upstream_body(task, model, self._default_max_tokens)
-            url = self.base_url + PATHS[task.kind]
+            url, headers = self.base_url + PATHS[task.kind], {**self._bearer, **(headers or {})}
         pauses: LoadingPauses | None = None
         while True:
             try:
@@ -269,7 +278,10 @@ class Upstream:
                 stream.end()
             else:
                 answer = await self._read(response, MAX_ANSWER_BYTES, watch)
-                if endpoint:
+                if endpoint and task.stream:
+                    for delta in native.streamed(answer):
+                        yield delta
+                elif endpoint:
                     yield native.whole(answer, endpoint)
                 elif task.kind == "embedding":
                     yield answers.embeddings(answer)

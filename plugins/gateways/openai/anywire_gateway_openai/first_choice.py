@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -37,6 +37,59 @@ def piece_of(choice: Mapping[str, Any]) -> Piece:
     """What a choice adds to the message, empty for nothing."""
     piece = choice.get("delta") or choice.get("message")
     return piece if isinstance(piece, dict) else {}
+
+
+class CallNumbers:
+    """Which call of a tool a piece belongs to: a number for each, in the order in which they begin.
+
+    The ``index`` of a piece names it. Some servers give every call the same one, or none: then an ``id`` of its own
+    with a name begins a call, and a name alone where there is no index. A piece with neither goes on with the
+    newest."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._by_index: dict[int, int] = {}
+        self._by_id: dict[str, int] = {}
+
+    def of(self, calls: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The numbers of what one piece of an answer has of calls. Without an index these are calls apart."""
+        before = len(self._ids)
+        return [self._number(call, before) for call in calls]
+
+    def _number(self, call: Mapping[str, Any], before: int) -> int:
+        index, own_id, name = call.get("index"), call_id(call), called(call)
+        known = self._by_id.get(own_id) if own_id else None
+        number: int | None = None
+        if type(index) is int:
+            number = self._by_index.get(index)
+            if number is not None and own_id and name and self._ids[number] not in ("", own_id):
+                number = None
+            elif number is None and own_id and not name:
+                number = known
+        elif known is not None and known < before:
+            number = known
+        elif before and not name:
+            number = before - 1
+        if number is None:
+            number = len(self._ids)
+            self._ids.append("")
+        self._ids[number] = self._ids[number] or own_id
+        if self._ids[number]:
+            self._by_id[self._ids[number]] = number
+        if type(index) is int:
+            self._by_index[index] = number
+        return number
+
+
+def call_id(call: Mapping[str, Any]) -> str:
+    """The id of a piece of a call; empty without."""
+    return str(call.get("id") or "")
+
+
+def called(call: Mapping[str, Any]) -> str:
+    """The name of the tool in a piece of a call, or a part of it; empty without."""
+    function = call.get("function")
+    return str(function.get("name") or "") if isinstance(function, dict) else ""
 
 
 class TokenCounts(NamedTuple):

@@ -36,6 +36,7 @@ from anywire.caller import ANYBODY, Caller
 from anywire.errors import InvalidRequest
 from anywire.messages import Kind
 from anywire.submission import MAX_NAME_CHARS, MAX_NAMES, NO_HINTS, Hints, Submission, checked_hints
+from anywire.tracing import MAX_STATE_CHARS
 from anywire_gateway_openai.answers import task_id_of
 from anywire_gateway_openai.idempotency import MAX_KEY_CHARS
 
@@ -47,8 +48,6 @@ MAX_SHOWN = 64
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _TRACEPARENT_HEADER = istr("traceparent")
 _TRACESTATE = istr("tracestate")
-MAX_TRACESTATE_CHARS = 512
-"""What the standard lets whoever passes it on expect; a longer one is ignored."""
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -157,7 +156,7 @@ def _trace(name: str, text: str) -> str:
 
 
 def _is_trace_state(text: str) -> bool:
-    return len(text) <= MAX_TRACESTATE_CHARS and text.isascii() and text.isprintable()
+    return len(text) <= MAX_STATE_CHARS and text.isascii() and text.isprintable()
 
 
 def _cache_control(name: str, text: str) -> str:

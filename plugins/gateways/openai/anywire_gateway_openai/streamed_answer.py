@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Protocol, TypeVar
 
 from aiohttp import web
 
+from anywire.errors import AnywireError
 from anywire.task_stream import TaskStream
+from anywire_gateway_openai.errors import as_anywire, error_code
 from anywire_gateway_openai.headers import answer_headers
+from anywire_gateway_openai.notes import ERROR, FIRST
 from anywire_gateway_openai.wire import EVENT_STREAM, EventStreamWriter, WrittenResponse
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which event streams may hold anywhere; proxies and clients see that somebody is there."""
+
+Step = TypeVar("Step")
+Step_contra = TypeVar("Step_contra", contravariant=True)
+
+
+class StepEncoder(Protocol[Step_contra]):
+    """Makes of what is read of a stream what is written; ``ended`` once that is the last."""
+
+    @property
+    def ended(self) -> bool: ...
+
+    def encode(self, step: Step_contra, /) -> bytes: ...
 
 
 class StreamedAnswer:
@@ -49,6 +67,40 @@ class StreamedAnswer:
         """As `EventStreamWriter.write`."""
         self._written = self._loop.time()
         await (self._writer or self._begin()).write(events, last=last)
+
+    async def write_all(
+        self,
+        read: Callable[[], Awaitable[Step]],
+        encoder: StepEncoder[Step],
+        *,
+        first: Callable[[], None],
+        failed: Callable[[AnywireError], bytes],
+        cancel: Callable[[str], None],
+    ) -> web.StreamResponse:
+        """Write what ``read`` gives until the encoder has ended, and close it. ``first`` is called once something was
+        read. An error before anything is written is raised, and gets a status of its own; after that ``cancel`` is
+        called with its message, and the answer ends with what ``failed`` makes of it."""
+        request = self._request
+        try:
+            data = encoder.encode(await read())
+            request[FIRST] = perf_counter()
+            first()
+            while not encoder.ended:
+                await self.write(data)
+                data = encoder.encode(await read())
+        except ConnectionError:
+            raise
+        except Exception as error:
+            if not self.begun:
+                raise
+            fault = as_anywire(error, self._stream.task_id)
+            cancel(fault.message)
+            request[ERROR] = error_code(fault)
+            data = failed(fault)
+        finally:
+            self.close()
+        await self.write(data, last=True)
+        return self.response()
 
     def response(self) -> web.StreamResponse:
         """What the handler returns, once the last event is written."""

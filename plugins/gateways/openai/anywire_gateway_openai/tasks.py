@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from time import perf_counter
 
 from aiohttp import web
 
@@ -20,10 +19,9 @@ from anywire_gateway_openai.body import BodyRoom, read_body
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.chat_schema import ChatRequest
 from anywire_gateway_openai.default_model import DefaultModel
-from anywire_gateway_openai.errors import as_anywire, error_code
 from anywire_gateway_openai.headers import DECISION, answer_headers, decision_header, stages_text
 from anywire_gateway_openai.idempotency import KeptAnswers, Reader, digest_of
-from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL, TASK
+from anywire_gateway_openai.notes import HEADERS, MODEL, TASK
 from anywire_gateway_openai.once import Once
 from anywire_gateway_openai.openapi import answer_types
 from anywire_gateway_openai.openapi.form import Form, described
@@ -156,30 +154,11 @@ class TaskHandlers:
         reader: Reader | None = None,
     ) -> web.StreamResponse:
         answer = StreamedAnswer(request, stream, self._write_timeout, self._keep_alive)
-        try:
-            data = encoder.encode(await read())
-            request[FIRST] = perf_counter()
-            explain()
-            while not encoder.ended:
-                await answer.write(data)
-                data = encoder.encode(await read())
-        except ConnectionError:
-            raise
-        except Exception as error:
-            if not answer.begun:
-                raise  # it gets a status of its own
-            fault = as_anywire(error, stream.task_id)
-            if reader is None:
-                stream.cancel(fault.message)
-            request[ERROR] = error_code(fault)
-            data = error_event(fault)
-        finally:
-            answer.close()
-        await answer.write(data, last=True)
-        return answer.response()
+        cancel = stream.cancel if reader is None else nothing
+        return await answer.write_all(read, encoder, first=explain, failed=error_event, cancel=cancel)
 
 
-def nothing() -> None: ...
+def nothing(*_: object) -> None: ...
 
 
 def telling_decision(

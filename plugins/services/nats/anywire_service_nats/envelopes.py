@@ -24,6 +24,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from anywire.submission import MAX_NAME_CHARS
+from anywire.tracing import MAX_STATE_CHARS
+
 Generation = Literal["payload", "flat"]
 
 ID_HEADER = "Nats-Msg-Id"
@@ -127,13 +130,21 @@ def decode(data: bytes, subject: str = "", heads: Mapping[str, str] | None = Non
         return NotUnderstood(str(error))
     trace, priority = found.trace, 0
     if heads:
-        trace = str(heads.get(TRACE_HEADER, ""))[:MOST_TEXT] or trace
-        if trace and (state := str(heads.get(STATE_HEADER, ""))[:MOST_TEXT]):
-            trace = f"{trace} {state}"
+        parent, state = str(heads.get(TRACE_HEADER, "")), str(heads.get(STATE_HEADER, ""))
+        trace = carried_trace(parent or trace, state)
         text = str(heads.get(PRIORITY_HEADER, ""))
         if re.fullmatch(r"-?[0-9]{1,4}", text):
             priority = int(text)
     return msgspec.structs.replace(found, trace=trace, priority=priority)
+
+
+def carried_trace(parent: str, state: str = "") -> str:
+    """A trace as `anywire.tracing` has it. What no agent would take is ignored, as the standard demands: it says
+    nothing of the message itself."""
+    if len(parent) > MAX_NAME_CHARS or not parent.isprintable():
+        return ""
+    carried = parent and state and len(state) <= MAX_STATE_CHARS and state.isprintable()
+    return f"{parent} {state}" if carried else parent
 
 
 def told_time(seconds: float) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import pydantic
 
 from anywire.service import ServiceConfig
 
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+_OWN_HEADERS = frozenset(
+    {"connection", "content-encoding", "content-length", "content-type", "host", "transfer-encoding"}
+)
 LogLevel = Literal["off", "debug", "info", "warning", "error"]
 
 
@@ -77,4 +82,25 @@ class OpenTelemetryConfig(ServiceConfig):
             raise ValueError("must be an address such as http://127.0.0.1:4318 (OTLP over HTTP, not gRPC)")
         if parts.username or parts.password:
             raise ValueError("has a user or a password: use headers")
+        if not text.isprintable() or " " in text or _port(parts) == 0:
+            raise ValueError("must be an address such as http://127.0.0.1:4318, with a port from 1 to 65535")
         return text.rstrip("/")
+
+    @pydantic.field_validator("headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, pydantic.SecretStr]) -> dict[str, pydantic.SecretStr]:
+        for name, value in headers.items():
+            if not _HEADER.fullmatch(name) or name.lower() in _OWN_HEADERS:
+                raise ValueError("has a name that no header can have, or that is set by the service itself")
+            text = value.get_secret_value()
+            if not (text.isascii() and text.isprintable()):
+                raise ValueError(f"the value of {name} must be printable characters of ASCII, without a line break")
+        return headers
+
+
+def _port(parts: SplitResult) -> int | None:
+    """0 for one that cannot be."""
+    try:
+        return parts.port
+    except ValueError:
+        return 0

@@ -19,7 +19,7 @@ from anywire_service_opentelemetry.span import Attributes, Value
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 MAX_MESSAGE = 16_384
-"""Characters of a line, and of its traceback, that are sent."""
+"""Characters of a line, of each of its fields and of its traceback, that are sent."""
 _SEVERITIES = (
     (logging.CRITICAL, logs_pb2.SEVERITY_NUMBER_FATAL, "FATAL"),
     (logging.ERROR, logs_pb2.SEVERITY_NUMBER_ERROR, "ERROR"),
@@ -60,7 +60,7 @@ class LineHandler(logging.Handler):
         fields = getattr(record, "fields", None)
         own: Mapping[str, object] = fields if isinstance(fields, Mapping) else {}
         for name, value in tree_without_secrets(dict(own)).items():
-            told[f"anywire.{name}"] = value if isinstance(value, bool | int | float) else str(value)
+            told[f"anywire.{name}"] = value if isinstance(value, bool | int | float) else str(value)[:MAX_MESSAGE]
         if record.exc_info and record.exc_info[1] is not None:
             told["exception.type"] = type(record.exc_info[1]).__name__
             text = "".join(traceback.format_exception(record.exc_info[1]))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from anywire.tracing import TraceContext
 from anywire_service_opentelemetry.span import Attributes, SpanEvent
 
 MAX_EVENTS = 64
 """Of one task; a task that is held and offered again and again has no more of them."""
 MAX_WAITS = 128
+MAX_OTHERS = 32
+"""Attempts before it to which an attempt has links: the newest ones."""
 
 
 class OpenAttempt:
     """``began_ns`` and ``ended_ns`` are monotonic times, the latter 0 while it goes on. ``is_sent``: its agent was sent
-    it, or may have been. ``others`` are the attempts before it."""
+    it, or may have been. ``others`` are the attempts before it, as far as `MAX_OTHERS`."""
 
     __slots__ = ("agent_id", "began_ns", "ended_ns", "error", "is_sent", "number", "others", "span_id")
 
@@ -75,7 +79,7 @@ class OpenTask:
         return any(each.is_open for each in self.attempts.values())
 
     def begin_attempt(self, number: int, span_id: str, now_ns: int) -> None:
-        others = tuple(self.attempts.values())
+        others = tuple(islice(reversed(self.attempts.values()), MAX_OTHERS))[::-1]
         self.attempts[number] = OpenAttempt(number, span_id, now_ns, others)
 
     def happens(self, name: str, at_ns: int, attributes: Attributes) -> None:

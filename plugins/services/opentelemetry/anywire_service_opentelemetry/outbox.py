@@ -15,6 +15,8 @@ from anywire_service_opentelemetry.receiver import Outcome
 Item = TypeVar("Item")
 BATCH = 128
 """Spans or lines of one request: encoding them takes some milliseconds, in which nothing else happens."""
+BATCH_CHARS = 2_000_000
+"""Characters of the texts of one request. Receivers take some megabytes: OpenTelemetry's Collector 20 MiB."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds until a batch is sent again."""
 LAST_SENDING = 2.0
@@ -27,12 +29,18 @@ class Outbox(Generic[Item]):
     """Sends what is put into it with ``send``, one batch after the other, ``interval`` seconds after the first of it
     came, or once a batch is full. While the receiver is away up to ``size`` items are kept; further ones are dropped
     and counted. ``what`` names the items in the log, which has one line when sending begins to fail and one when it
-    works again. `start` it; close it.
+    works again. ``chars`` are those that an item may have, by which a batch is smaller. `start` it; close it.
     """
 
     def __init__(
-        self, what: str, size: int, interval: float, send: Callable[[Sequence[Item]], Awaitable[Outcome]]
+        self,
+        what: str,
+        size: int,
+        interval: float,
+        send: Callable[[Sequence[Item]], Awaitable[Outcome]],
+        chars: int = 1,
     ) -> None:
+        self._batch = max(1, min(BATCH, BATCH_CHARS // chars))
         self._what, self._size, self._interval, self._send = what, size, interval, send
         self._items: deque[Item] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -62,7 +70,7 @@ class Outbox(Generic[Item]):
         items.append(item)
         if len(items) == 1:
             self._some.set()
-        if len(items) >= BATCH:
+        if len(items) >= self._batch:
             self._full.set()
 
     def put_from_anywhere(self, item: Item) -> None:
@@ -103,7 +111,7 @@ class Outbox(Generic[Item]):
                 self._some.clear()
                 await self._some.wait()
                 continue
-            if len(self._items) < BATCH and not self._stop.is_set():
+            if len(self._items) < self._batch and not self._stop.is_set():
                 self._full.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._interval):
@@ -113,7 +121,7 @@ class Outbox(Generic[Item]):
 
     async def _send_batch(self) -> bool:
         """Send the oldest items, again and again until they are taken or refused; False where that is given up."""
-        batch = list(islice(self._items, BATCH))
+        batch = list(islice(self._items, self._batch))
         pause = FIRST_PAUSE
         while True:
             try:

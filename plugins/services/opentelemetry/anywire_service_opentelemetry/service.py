@@ -64,14 +64,15 @@ class OpenTelemetryService(Service):
         }
         self._receiver.open()
         if config.traces:
-            self._spans = spans = Outbox("spans", config.buffer, config.interval, self._send_spans)
+            chars = config.content_chars if config.content else 1
+            self._spans = spans = Outbox("spans", config.buffer, config.interval, self._send_spans, chars)
             spans.start()
             self._tracer = tracer = SpanTracer(
                 context,
                 spans.put,
                 ratio=config.ratio,
                 follow_clients=config.follow_clients,
-                content_chars=config.content_chars if config.content else 0,
+                content_chars=chars if config.content else 0,
             )
             context.tracing.use(f"service {self.name}", tracer)
         if config.logs != "off":

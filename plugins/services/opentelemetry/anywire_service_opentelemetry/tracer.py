@@ -258,7 +258,8 @@ _HANDLERS: dict[type[events.Event], Callable[[SpanTracer, OpenTask, Any], None]]
 
 def messages_text(body: str, most: int) -> str:
     """The messages of a request as the conventions write them, as JSON; at most so many characters. A prompt stands for
-    one message of the user, an input too. Empty for a request of more than `MAX_READ`."""
+    one message of the user, an input too; of an image or a sound only its type is told. Empty for a request of more
+    than `MAX_READ`."""
     if len(body) > MAX_READ:
         return ""
     try:
@@ -273,9 +274,17 @@ def messages_text(body: str, most: int) -> str:
     told = [
         {
             "role": str(each.get("role", "user")),
-            "parts": [{"type": "text", "content": each.get("content")}],
+            "parts": _parts(each.get("content")),
         }
         for each in messages
         if isinstance(each, dict)
     ]
     return json.dumps(told, ensure_ascii=False)[:most]
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    """The parts of a message. Their data may be megabytes, in the place of the texts behind them."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return [{"type": "text", "content": content}]
+    texts = [(part.get("text"), str(part.get("type", ""))) for part in content]
+    return [{"type": "text", "content": text} if isinstance(text, str) else {"type": kind} for text, kind in texts]

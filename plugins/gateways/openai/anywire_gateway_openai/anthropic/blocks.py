@@ -18,6 +18,7 @@ from msgspec import Raw
 from anywire.errors import StreamCorrupted
 from anywire_gateway_openai.answers import encodable
 from anywire_gateway_openai.anthropic.messages import INVALID_JSON, Object
+from anywire_gateway_openai.first_choice import CallNumbers, call_id, called
 
 MAX_BLOCKS = 10_000
 MAX_LOOKS = 64
@@ -43,6 +44,10 @@ class _Block:
         self.told = 0
         self._looks = self._looked_at = 0
         self._is_whole = False
+        self._has_start = kind != "tool_use"
+        """Whether it may be told as it comes."""
+        self._blank = 0
+        """How many of the first pieces of arguments say nothing."""
 
     def head(self) -> Object:
         if self.kind == "tool_use":
@@ -55,6 +60,24 @@ class _Block:
         if self.kind == "tool_use":
             return {"type": "input_json_delta", "partial_json": piece}
         return {"type": f"{self.kind}_delta", self.kind: piece}
+
+    def untold(self, *, ends: bool) -> list[str]:
+        """The pieces that are to be told now. Clients read the arguments of a call after each piece, so the first one
+        begins the object; what is no object waits for its end."""
+        if not self._has_start:
+            while self._blank < len(self.pieces) and not self.pieces[self._blank].strip():
+                self._blank += 1
+            if self._blank == len(self.pieces):
+                return []
+            is_object = self.pieces[self._blank].lstrip().startswith("{")
+            if not is_object and not ends:
+                return []
+            text = "".join(self.pieces)
+            self.pieces = [text if is_object else _encode({INVALID_JSON: text}).decode()]
+            self._has_start, self._looked_at = True, 0
+        untold = self.pieces[self.told :]
+        self.told = len(self.pieces)
+        return untold
 
     def whole(self) -> Object:
         text = "".join(self.pieces)
@@ -87,7 +110,8 @@ class MessageBlocks:
         self._blocks: list[_Block] = []
         self._front = 0
         """The block that is being told; those after it wait."""
-        self._calls: dict[int, _Block] = {}
+        self._calls: list[_Block] = []
+        self._numbers = CallNumbers()
         self.has_refused = False
 
     @property
@@ -117,9 +141,9 @@ class MessageBlocks:
         if isinstance(refusal, str) and refusal:
             self.has_refused = True
             self._add("text", refusal)
-        for at, call in enumerate(calls if isinstance(calls, list) else ()):
-            if isinstance(call, dict):
-                self._call(call, at)
+        found = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+        for call, number in zip(found, self._numbers.of(found), strict=True):
+            self._call(call, number)
         return self._tell()
 
     def end(self) -> list[Event]:
@@ -136,20 +160,21 @@ class MessageBlocks:
             last = self._begin(kind)
         last.pieces.append(encodable(text))
 
-    def _call(self, call: Mapping[str, Any], at: int) -> None:
-        index = call["index"] if isinstance(call.get("index"), int) else at
-        function = call.get("function")
-        function = function if isinstance(function, dict) else {}
-        name, arguments = str(function.get("name") or ""), function.get("arguments") or ""
+    def _call(self, call: Mapping[str, Any], number: int) -> None:
+        function, own_id, name = call.get("function"), encodable(call_id(call)), encodable(called(call))
+        arguments = function.get("arguments") if isinstance(function, dict) else None
         if isinstance(arguments, dict):  # some servers send the object, and not its text
             arguments = _encode(arguments).decode()
-        block = self._calls.get(index)
-        if block is None:
-            block = self._calls[index] = self._begin("tool_use")
-            block.id = encodable(str(call.get("id") or f"toolu_{self._task_id}_{index}"))
-            block.name = encodable(name)
-        elif not block.pieces:
-            block.name += encodable(name)
+        if number == len(self._calls):
+            block = self._begin("tool_use")
+            self._calls.append(block)
+            block.id = own_id or f"toolu_{self._task_id}_{number}"
+            block.name = name
+        else:
+            block = self._calls[number]
+            is_repeated = own_id == block.id and name == block.name
+            if not block.pieces and not is_repeated:
+                block.name += name
         if isinstance(arguments, str) and arguments:
             block.pieces.append(encodable(arguments))
 
@@ -170,9 +195,8 @@ class MessageBlocks:
             if not block.begun and (ends or block.pieces):
                 block.begun = True
                 events.append({"type": "content_block_start", "index": block.place, "content_block": block.head()})
-            for piece in block.pieces[block.told :]:
+            for piece in block.untold(ends=ends):
                 events.append({"type": "content_block_delta", "index": block.place, "delta": block.delta(piece)})
-            block.told = len(block.pieces)
             if not ends:
                 break
             events.append({"type": "content_block_stop", "index": block.place})

@@ -26,6 +26,9 @@ _TYPES = {
 }
 """Types of errors by their status here; of others ``invalid_request_error`` below 500, and ``api_error``."""
 
+TOO_LONG = "prompt is too long"
+"""What agents look for in an error before they shorten a conversation: this API has no code for it."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -46,12 +49,18 @@ class AnthropicErrorForm(ErrorForm):
         details = {name: printable_text(value) for name, value in known.items() if value}
         told: Object = {
             "type": _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error"),
-            "message": printable_text(error.message),
+            "message": printable_text(_message(error)),
         }
         try:
             return _encode({"type": "error", "error": {**told, "details": {**error.members, **details}}})
         except (TypeError, ValueError, RecursionError):
             return _encode({"type": "error", "error": {**told, "details": details}})  # members that are no JSON
+
+
+def _message(error: AnywireError) -> str:
+    if error_code(error) != "context_length_exceeded" or TOO_LONG in error.message.lower():
+        return error.message
+    return f"{TOO_LONG}: {error.message}"
 
 
 ANTHROPIC_FORM = AnthropicErrorForm()

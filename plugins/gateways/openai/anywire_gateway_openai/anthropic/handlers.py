@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from time import perf_counter
 from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET
 
 from anywire.context import Context
 from anywire.errors import InvalidRequest, ModelNotFound
 from anywire.messages import Chunk, Progress
-from anywire.native_api import COUNT_TOKENS, MESSAGES, marked
+from anywire.native_api import BETAS, BETAS_HEADER, COUNT_TOKENS, MEMBER, MESSAGES, are_betas, marked
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
 from anywire_gateway_openai.anthropic import forms
@@ -21,15 +21,14 @@ from anywire_gateway_openai.anthropic.answer import whole_message
 from anywire_gateway_openai.anthropic.counting import estimated_tokens
 from anywire_gateway_openai.anthropic.events import PING, MessageEvents, failed
 from anywire_gateway_openai.anthropic.native import NativeEvents, is_native, is_spoken, native_count, native_message
-from anywire_gateway_openai.anthropic.request import MessageRequest, asked, decoder
+from anywire_gateway_openai.anthropic.request import MessageRequest, asked, decoder, refuse_thread
 from anywire_gateway_openai.body import BodyRoom, BodyShare, read_body
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.catalogue import json_response
 from anywire_gateway_openai.default_model import DefaultModel
-from anywire_gateway_openai.errors import as_anywire, error_code
 from anywire_gateway_openai.headers import answer_headers, stages_text
 from anywire_gateway_openai.idempotency import KeptAnswers, Reader, digest_of
-from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL, TASK
+from anywire_gateway_openai.notes import HEADERS, MODEL, TASK
 from anywire_gateway_openai.once import Once
 from anywire_gateway_openai.openapi.form import described
 from anywire_gateway_openai.reading import ProgressReader, Read, next_chunks
@@ -96,7 +95,7 @@ class MessageHandlers:
             caller = self._callers.still(request)
             request[MODEL] = model = checked.fields.model or self._default_model.of("chat", caller)
             if not checked.fields.models and is_spoken(self._context, caller, model):
-                text, outline = _left_as_it_is(checked, COUNT_TOKENS)
+                text, outline = _left_as_it_is(request, checked, COUNT_TOKENS)
                 return await self._counted(request, headers.submission("chat", model, text, False, caller, outline))
             if model not in self._context.offers(caller):
                 raise ModelNotFound(f"the model {model!r} is not served by any agent", param="model")
@@ -143,7 +142,7 @@ class MessageHandlers:
         stop_sequences: tuple[str, ...] = ()
         ignored: tuple[str, ...] = ()
         if not fields.models and is_spoken(self._context, caller, model):
-            text, outline = _left_as_it_is(checked, MESSAGES)
+            text, outline = _left_as_it_is(request, checked, MESSAGES)
         else:
             found = asked(*await members_of(decoder, checked))
             ignored, stop_sequences = found.ignored, found.stop_sequences
@@ -201,27 +200,8 @@ class MessageHandlers:
         answer = StreamedAnswer(
             request, stream, self._write_timeout, self._keep_alive, encoder.ignored, keep_alive=PING
         )
-        try:
-            data = encoder.encode(await read())
-            request[FIRST] = perf_counter()
-            explain()
-            while not encoder.ended:
-                await answer.write(data)
-                data = encoder.encode(await read())
-        except ConnectionError:
-            raise
-        except Exception as error:
-            if not answer.begun:
-                raise  # it gets a status of its own
-            fault = as_anywire(error, stream.task_id)
-            if reader is None:
-                stream.cancel(fault.message)
-            request[ERROR] = error_code(fault)
-            data = failed(fault)
-        finally:
-            answer.close()
-        await answer.write(data, last=True)
-        return answer.response()
+        cancel = stream.cancel if reader is None else nothing
+        return await answer.write_all(read, encoder, first=explain, failed=failed, cancel=cancel)
 
 
 class _Encoder:
@@ -257,6 +237,17 @@ def _message(chunk: Chunk, task_id: str, model: str, stop_sequences: tuple[str, 
     return _encode(whole_message(task_id, model, chunk, stop_sequences))
 
 
-def _left_as_it_is(checked: CheckedFields[MessageRequest], endpoint: str) -> tuple[str, str]:
-    """The body of a task that an engine passes on, and its outline."""
-    return marked(checked.text, endpoint), marked(checked.outline, endpoint) if checked.outline else ""
+def _left_as_it_is(request: web.BaseRequest, checked: CheckedFields[MessageRequest], endpoint: str) -> tuple[str, str]:
+    """The body of a task that an engine passes on, and its outline. Raises `InvalidRequest`."""
+    for name in (MEMBER, BETAS):
+        if getattr(checked.fields, name) is not UNSET:  # it would stand there twice
+            raise InvalidRequest(f"{name} must be left out", param=name)
+    refuse_thread(checked.fields)  # ids of messages are the gateway's: the server would not know the one to go on from
+    betas = ",".join(request.headers.getall(BETAS_HEADER, ()))
+    if betas and not are_betas(betas):
+        raise InvalidRequest(
+            f"header {BETAS_HEADER} must be names of letters, digits, dots and dashes, separated by commas",
+            param=BETAS_HEADER,
+        )
+    outline = marked(checked.outline, endpoint, betas) if checked.outline else ""
+    return marked(checked.text, endpoint, betas), outline

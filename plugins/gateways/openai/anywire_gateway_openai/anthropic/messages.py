@@ -109,7 +109,7 @@ class _Translation:
             else:
                 raise _unknown(kind, place, "text, thinking, redacted_thinking or tool_use")
         message: Object = {"role": "assistant", "content": "".join(said) if said or not calls else None}
-        if thought:
+        if any(thought):
             message["reasoning_content"] = "".join(thought)
         if calls:
             message["tool_calls"] = calls

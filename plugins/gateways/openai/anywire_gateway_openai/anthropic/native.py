@@ -28,6 +28,7 @@ _members = msgspec.json.Decoder(dict[str, Raw]).decode
 class _Event(Struct):
     type: str = ""
     message: Raw = Raw()
+    choices: Raw = Raw()
 
 
 class _Count(Struct):
@@ -48,10 +49,13 @@ def is_spoken(context: Context, caller: Caller, model: str) -> bool:
 
 def is_native(chunk: Chunk) -> bool:
     """Whether a chunk holds what a server said in this API. A service may have answered in a chat's form instead."""
+    if not chunk.extra:
+        return False
     try:
-        return bool(chunk.extra) and bool(_event(chunk.extra).type)
+        event = _event(chunk.extra)
     except _UNREADABLE:
         return False
+    return bool(event.type) and not bytes(event.choices)
 
 
 def native_message(chunk: Chunk, task_id: str, model: str) -> bytes:

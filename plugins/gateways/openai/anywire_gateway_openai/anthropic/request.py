@@ -7,11 +7,12 @@ Members that Anthropic's Messages API has are read here. Others pass to the engi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from anywire.errors import InvalidRequest
 from anywire_gateway_openai.anthropic.messages import Given, Object, chat_messages
@@ -34,7 +35,9 @@ class MessageRequest(Struct):
     thinking: Object | None = None
     output_config: Object | None = None
     models: Models = None
-    anywire_api: None = None
+    thread: Object | None = None
+    anywire_api: UnsetType | None = UNSET
+    anywire_betas: UnsetType | None = UNSET
 
 
 decoder = msgspec.json.Decoder(MessageRequest)
@@ -42,7 +45,7 @@ decoder = msgspec.json.Decoder(MessageRequest)
 REFUSED = {
     "mcp_servers": "no servers of tools are named in a message: they are configured at the engine",
     "container": "no code runs here",
-    "context_management": "no history is shortened here",
+    "compaction": "no history is shortened here",
     "output_format": "a message has `output_config.format`",
     "input": "a message is asked with `messages`",
     "prompt": "a message is asked with `messages`",
@@ -61,8 +64,20 @@ REFUSED = {
     "audio": "a message is text",
 }
 """Members that are refused, and what would do."""
-IGNORED = ("cache_control", "service_tier", "inference_geo", "speed", "diagnostics", "user_profile_id", "thinking")
-"""Members of Anthropic's that change nothing here."""
+IGNORED = (
+    "cache_control",
+    "service_tier",
+    "inference_geo",
+    "speed",
+    "diagnostics",
+    "user_profile_id",
+    "thinking",
+    "context_management",
+    "fallbacks",
+    "fallback_credit_token",
+    "billing_policy",
+)
+"""Members of Anthropic's that change nothing here. Agents send some of them with every request."""
 _OF_TOOLS = (
     "cache_control",
     "allowed_callers",
@@ -71,6 +86,10 @@ _OF_TOOLS = (
     "input_examples",
 )
 """Members of tools that change nothing here."""
+MAX_USER_CHARS = 64
+"""Of a user's name in a chat."""
+_EMPTY: tuple[object, ...] = (None, [], {})
+"""Values of a member that ask for nothing."""
 _PASSED = ("max_tokens", "temperature", "top_p", "top_k", "models")
 _OWN = frozenset((*MessageRequest.__struct_fields__, *REFUSED, *IGNORED))
 
@@ -90,8 +109,9 @@ class Asked(NamedTuple):
 def asked(fields: MessageRequest, body: Mapping[str, Any], *, counts_alone: bool = False) -> Asked:
     """The chat for a request. ``body`` is all of it; with ``counts_alone`` its tokens are counted, and it need not say
     how many the answer may have. Raises `InvalidRequest` that names the member at fault."""
+    refuse_thread(fields)
     for name, why in REFUSED.items():
-        if body.get(name) is not None:
+        if body.get(name) not in _EMPTY:
             raise InvalidRequest(f"{name} is not supported: {why}", param=name)
     if fields.max_tokens is None and not counts_alone:
         raise InvalidRequest("max_tokens is required", param="max_tokens")
@@ -107,9 +127,9 @@ def asked(fields: MessageRequest, body: Mapping[str, Any], *, counts_alone: bool
     if fields.stop_sequences:
         chat["stop"] = fields.stop_sequences
     if fields.metadata is not None and fields.metadata.get("user_id") is not None:
-        chat["user"] = _text(fields.metadata, "user_id", "metadata")
+        chat["user"] = _user(_text(fields.metadata, "user_id", "metadata"))
     ignored = [name for name in IGNORED if body.get(name) is not None]
-    chat |= _output(fields.output_config or {})
+    chat |= _output(fields.output_config or {}, ignored)
     if fields.tools:
         chat |= _tools(fields.tools, fields.tool_choice, ignored)
     elif fields.tool_choice is not None and fields.tool_choice.get("type") in ("any", "tool"):
@@ -118,8 +138,22 @@ def asked(fields: MessageRequest, body: Mapping[str, Any], *, counts_alone: bool
     return Asked(fields, chat | others, tuple(dict.fromkeys((*ignored, *of_blocks))))
 
 
-def _output(config: Mapping[str, Any]) -> Object:
+def refuse_thread(fields: MessageRequest) -> None:
+    """Refuse a conversation that the server is to keep: later requests would have its newest messages alone.
+    Anthropic's client sends all of them once it is told so by this code. Raises `InvalidRequest`."""
+    if fields.thread is not None:
+        raise InvalidRequest(
+            "thread is not supported: no conversation is kept for messages; send all messages, and leave it out",
+            param="thread",
+            detail_code="thread_unsupported_request",
+            members={"unsupported": ["thread"]},
+        )
+
+
+def _output(config: Mapping[str, Any], ignored: list[str]) -> Object:
     found: Object = {}
+    if any(value is not None for name, value in config.items() if name not in ("effort", "format")):
+        ignored.append("output_config")
     if config.get("effort") is not None:
         found["reasoning_effort"] = _text(config, "effort", "output_config")
     form = config.get("format")
@@ -169,6 +203,11 @@ def _choice(choice: Object | None, functions: list[Object]) -> Object:
             raise InvalidRequest("tool_choice.name must name one of the tools", param="tool_choice.name")
         return {**found, "tool_choice": {"type": "function", "function": {"name": name}}}
     return {**found, "tool_choice": "required" if kind == "any" else kind}
+
+
+def _user(user_id: str) -> str:
+    """Agents send longer ones than OpenAI's server takes: those become a digest, which is as good a name."""
+    return user_id if len(user_id) <= MAX_USER_CHARS else hashlib.sha256(user_id.encode()).hexdigest()
 
 
 def _text(given: Mapping[str, Any], member: str, where: str) -> str:

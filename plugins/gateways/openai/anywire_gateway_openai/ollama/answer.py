@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -11,7 +12,14 @@ import msgspec
 
 from anywire.messages import Chunk
 from anywire_gateway_openai.answers import encodable
-from anywire_gateway_openai.first_choice import first_choices, piece_of, token_counts
+from anywire_gateway_openai.first_choice import (
+    CallNumbers,
+    call_id,
+    called,
+    first_choices,
+    piece_of,
+    token_counts,
+)
 from anywire_gateway_openai.ollama.messages import Object
 from anywire_gateway_openai.sse import one_line
 
@@ -37,6 +45,7 @@ class Answer:
     def __init__(self) -> None:
         self.finish = ""
         self._calls: dict[int, _Call] = {}
+        self._numbers = CallNumbers()
 
     def add(self, chunk: Chunk) -> list[Step]:
         """What a chunk says, without the calls of tools. Raises `StreamCorrupted`."""
@@ -53,23 +62,22 @@ class Answer:
             if any(step):
                 steps.append(step)
             calls = piece.get("tool_calls")
-            for at, call in enumerate(calls if isinstance(calls, list) else ()):
-                if isinstance(call, dict):
-                    self._call(call, at)
+            found = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+            for call, number in zip(found, self._numbers.of(found), strict=True):
+                self._call(call, number)
         return steps
 
     def calls(self) -> list[Object]:
         """The calls of tools, each with its arguments as an object."""
         return [call.whole(at) for at, call in enumerate(self._calls.values())]
 
-    def _call(self, given: Mapping[str, Any], at: int) -> None:
-        index = given["index"] if isinstance(given.get("index"), int) else at
-        call = self._calls.setdefault(index, _Call())
+    def _call(self, given: Mapping[str, Any], number: int) -> None:
+        call, name, own_id = self._calls.setdefault(number, _Call()), called(given), call_id(given)
+        if not own_id or own_id != call.id or name != call.name:  # else it says the same again
+            call.name += name
+        call.id = call.id or own_id
         function = given.get("function")
-        if isinstance(given.get("id"), str):
-            call.id = call.id or given["id"]
         if isinstance(function, dict):
-            call.name += str(function.get("name") or "")
             arguments = function.get("arguments")
             # Some servers send the object, and not its text.
             call.arguments += arguments if isinstance(arguments, str) else _text(arguments) if arguments else ""
@@ -117,6 +125,10 @@ class Lines:
         self.ended = False
         self._form, self._model, self._began_ns = form, model, began_ns
         self._answer = Answer()
+
+    def encode(self, chunks: list[Chunk]) -> bytes:
+        """The lines of these chunks, which have come just now."""
+        return b"".join([self.lines(chunk, time.monotonic_ns()) for chunk in chunks])
 
     def lines(self, chunk: Chunk, now_ns: int) -> bytes:
         """The lines of a chunk. Raises `StreamCorrupted`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from time import perf_counter
 from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -19,10 +18,9 @@ from anywire_gateway_openai.answers import checked_json
 from anywire_gateway_openai.as_asked import embeddings_as_asked
 from anywire_gateway_openai.body import BodyRoom, BodyShare, read_body
 from anywire_gateway_openai.caller import Callers
-from anywire_gateway_openai.errors import as_anywire, error_code
 from anywire_gateway_openai.first_choice import token_counts
 from anywire_gateway_openai.idempotency import KeptAnswers, digest_of
-from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL
+from anywire_gateway_openai.notes import HEADERS, MODEL
 from anywire_gateway_openai.ollama import forms
 from anywire_gateway_openai.ollama.answer import CHAT, GENERATED, Form, Lines, line, whole
 from anywire_gateway_openai.ollama.catalogue import not_found
@@ -237,30 +235,7 @@ class OllamaHandlers:
             content_type=NDJSON,
         )
 
-        async def read() -> bytes:
-            chunks = await task.chunks()
-            return b"".join([lines.lines(chunk, time.monotonic_ns()) for chunk in chunks])
-
-        try:
-            data = await read()
-            request[FIRST] = perf_counter()
-            task.explain()
-            while not lines.ended:
-                await answer.write(data)
-                data = await read()
-        except ConnectionError:
-            raise
-        except Exception as error:
-            if not answer.begun:
-                raise  # it gets a status of its own
-            fault = as_anywire(error, task.stream.task_id)
-            task.cancel(fault.message)
-            request[ERROR] = error_code(fault)
-            data = error_line(fault)
-        finally:
-            answer.close()
-        await answer.write(data, last=True)
-        return answer.response()
+        return await answer.write_all(task.chunks, lines, first=task.explain, failed=error_line, cancel=task.cancel)
 
 
 async def _embeddings(chunk: Chunk, dimensions: int | None) -> list[list[float]]:

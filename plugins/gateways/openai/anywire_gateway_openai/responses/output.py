@@ -14,6 +14,7 @@ import msgspec
 from anywire.conversation_items import MAX_ITEMS, Item
 from anywire.errors import StreamCorrupted
 from anywire_gateway_openai.answers import encodable
+from anywire_gateway_openai.first_choice import CallNumbers, call_id, called
 
 _encode = msgspec.json.Encoder().encode
 
@@ -70,7 +71,8 @@ class ResponseOutput:
         """Items by their type."""
         self._said: _Item | None = None
         """The newest item that is no function call; of these it alone may be open."""
-        self._calls: dict[int, _Item] = {}
+        self._calls: list[_Item] = []
+        self._numbers = CallNumbers()
         self._done: dict[int, Item] = {}
 
     @property
@@ -98,9 +100,9 @@ class ResponseOutput:
         refusal = piece.get("refusal")
         if isinstance(refusal, str) and refusal:
             events += self._add("message", "refusal", refusal)
-        for at, call in enumerate(_list(piece.get("tool_calls"))):
-            if isinstance(call, dict):
-                events += self._call(call, at)
+        calls = [call for call in _list(piece.get("tool_calls")) if isinstance(call, dict)]
+        for call, number in zip(calls, self._numbers.of(calls), strict=True):
+            events += self._call(call, number)
         return events
 
     def end(self, finish_reason: str) -> list[Event]:
@@ -182,23 +184,21 @@ class ResponseOutput:
         event = {"type": "response.output_text.annotation.added", **_where(item)}
         return [*events, {**event, "annotation_index": len(found) - 1, "annotation": annotation}]
 
-    def _call(self, call: Mapping[str, Any], at: int) -> list[Event]:
-        index = call["index"] if isinstance(call.get("index"), int) else at
-        function = call.get("function")
-        function = function if isinstance(function, dict) else {}
-        name, arguments = str(function.get("name") or ""), function.get("arguments") or ""
+    def _call(self, call: Mapping[str, Any], number: int) -> list[Event]:
+        function, own_id, name = call.get("function"), call_id(call), called(call)
+        arguments = function.get("arguments") if isinstance(function, dict) else None
         if isinstance(arguments, dict):  # some servers send the object, and not its text
             arguments = _encode(arguments).decode()
         events: list[Event] = []
-        item = self._calls.get(index)
-        if item is None:
+        if number == len(self._calls):
             events += self._close_said()
-            call_id = str(call.get("id") or f"call_{self._task_id}_{index}")
-            item, begun = self._begin("function_call", call_id=call_id, name=name)
-            self._calls[index] = item
+            item, begun = self._begin("function_call", call_id=own_id or f"call_{self._task_id}_{number}", name=name)
+            self._calls.append(item)
             events += begun
-        elif name:
-            item.head["name"] += name
+        else:
+            item = self._calls[number]
+            if own_id != item.head["call_id"] or name != item.head["name"]:  # else it says the same again
+                item.head["name"] += name
         if isinstance(arguments, str) and arguments:
             item.texts.append(encodable(arguments))
             where = {"item_id": item.head["id"], "output_index": item.place}

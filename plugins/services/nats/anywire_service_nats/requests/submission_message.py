@@ -13,7 +13,15 @@ from anywire.caller import Caller
 from anywire.errors import AnywireError, InvalidRequest
 from anywire.messages import Chunk, Kind
 from anywire.submission import Submission
-from anywire_service_nats.envelopes import ID_HEADER, PRIORITY_HEADER, TRACE_HEADER, Envelope, told_time
+from anywire_service_nats.envelopes import (
+    ID_HEADER,
+    PRIORITY_HEADER,
+    STATE_HEADER,
+    TRACE_HEADER,
+    Envelope,
+    carried_trace,
+    told_time,
+)
 from anywire_service_nats.listening.held import Held
 from anywire_service_nats.listening.plain_json import NOT_PLAIN, is_plain
 from anywire_service_nats.outgoing import Outgoing
@@ -97,7 +105,7 @@ def read_submission(held: Held, reply_prefix: str) -> SubmissionMessage:
         reply=reply,
         seconds=_seconds(heads),
         session=heads.get(SESSION_HEADER, "")[:MAX_ID_CHARS],
-        trace=heads.get(TRACE_HEADER, "")[:1024],
+        trace=carried_trace(heads.get(TRACE_HEADER, ""), heads.get(STATE_HEADER, "")),
         priority=_priority(heads),
     )
 
