@@ -17,13 +17,26 @@ pytest.importorskip("selenium.webdriver", reason="missing: the package selenium"
 pytestmark = [needs_browser, pytest.mark.timeout(240)]
 
 FOR_EVER = 3_600_000
+IS_OLD = "return document.querySelector('#newer').checkVisibility()"
+UPGRADED = """
+const before = window.fetch;
+const other = JSON.stringify({ services: [], records: 0, page: "another one" });
+window.fetch = (url, ...more) =>
+  url.endsWith("/v1/ui/parts") ? Promise.resolve(new Response(other)) : before(url, ...more);
+"""
+OPEN_LINK_IS_SEEN = """
+const link = document.querySelector("nav [aria-current=page]").getBoundingClientRect();
+return link.left >= 0 && link.right <= innerWidth
+"""
 TITLES = "return [...document.querySelectorAll('tbody a')].map(each => each.title)"
+LONG = "long-" + 195 * "x"
 SLOW = {"name": "synthetic", "models": ["slow", HOSTILE], "itl": FOR_EVER}
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageFleet]:
     agents = [{"id": "quick", "count": 3, "slots": 2}, {"id": "slow-one", "engine": SLOW, "slots": 8}]
+    agents.append({"id": "long-one", "engine": {"name": "synthetic", "models": [LONG]}})
     with page_fleet(tmp_path_factory.mktemp("fleet"), agents=agents) as running:
         yield running
 
@@ -56,10 +69,10 @@ def test_it_shows_the_fleet_and_asks_nobody_else(page: Page, fleet: PageFleet) -
     page.asked()
     page.open()
     page.until_text("live", "#connection")
-    page.until(lambda: len(page.texts("tbody th a")) == 4, "four agents")
-    assert page.ask("return document.querySelectorAll('svg.fleet .node').length") == 4
-    assert page.ask("return document.querySelectorAll('svg.fleet line.link.t-memory').length") == 4
-    assert page.text(".legend") == "memory: 4 agents"
+    page.until(lambda: len(page.texts("tbody th a")) == 5, "five agents")
+    assert page.ask("return document.querySelectorAll('svg.fleet .node').length") == 5
+    assert page.ask("return document.querySelectorAll('svg.fleet line.link.t-memory').length") == 5
+    assert page.text(".legend") == "memory: 5 agents"
     assert "role operate" in page.text("#who")
     assert [each for each in page.asked() if each.startswith("http") and not each.startswith(f"{fleet.url}/")] == []
 
@@ -145,10 +158,35 @@ def test_it_is_there_again_when_its_server_is(page: Page, tmp_path: Path) -> Non
     assert page.faults("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "ERR_CONNECTION_RESET") == []
 
 
+def test_a_view_opened_without_the_server_is_whole_once_that_is_back(page: Page, tmp_path: Path) -> None:
+    port = free_port()
+    with page_fleet(tmp_path / "first", server={"port": port}) as fleet:
+        own = Page(page.driver, fleet.url)
+        own.open()
+        own.until_text("live", "#connection")
+    own.until_text("not connected", "#connection")
+    own.go("models")
+    own.until_text("The server does not answer.")
+    assert not own.ask(IS_OLD)
+    own.ask(UPGRADED)
+    with page_fleet(tmp_path / "second", server={"port": port}):
+        own.until(lambda: "synthetic" in own.texts("main tbody th"), "the models of the new server")
+        assert "does not answer" not in own.text()
+        own.go("keys")
+        own.until_text("Nobody needs a key here")
+        own.until(lambda: own.ask(IS_OLD), "that the server has another version of the page")
+        own.click("#reload")
+        own.until_text("live", "#connection")
+        own.until_text("Nobody needs a key here")
+        assert not own.ask(IS_OLD)
+        page.driver.get("about:blank")
+    assert page.faults("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "ERR_CONNECTION_RESET") == []
+
+
 @pytest.mark.parametrize("size", [PHONE, DESK])
 def test_nothing_is_wider_than_the_screen(page: Page, fleet: PageFleet, size: tuple[int, int]) -> None:
     page.show(size)
-    task = fleet.chat().headers["x-anywire-task"]
+    task = fleet.chat(model=LONG).headers["x-anywire-task"]
     page.open()
     page.until_text("live", "#connection")
     views = page.ask("return [...document.querySelectorAll('nav a')].map(each => each.dataset.view)")
@@ -156,7 +194,10 @@ def test_nothing_is_wider_than_the_screen(page: Page, fleet: PageFleet, size: tu
     for view in (*views, "fleet/slow-one", f"tasks/{task}"):
         page.go(view)
         page.until(lambda: page.texts("main h1"), view)
+        if view.startswith("tasks/"):
+            page.until_text("chose long-one")
         assert not page.overflows(), view
+        assert page.ask(OPEN_LINK_IS_SEEN), view
 
 
 def test_light_and_dark_follow_the_system_until_chosen(page: Page) -> None:

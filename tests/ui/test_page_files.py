@@ -59,6 +59,14 @@ async def test_every_file_is_served_without_a_key(tmp_path: Path) -> None:
             assert answer.status == 401
 
 
+async def test_no_header_is_sent_that_a_browser_complains_of(tmp_path: Path) -> None:
+    name = "cross-origin-opener-policy"
+    async with serving(tmp_path) as client:
+        for host, counts in (("localhost:8080", True), ("[::1]", True), ("192.0.2.7:8080", False), ("[", False)):
+            async with client.get("/ui", headers={"host": host}) as answer:
+                assert (name in answer.headers) is counts, host
+
+
 async def test_the_page_knows_its_place_with_a_slash_at_its_end(tmp_path: Path) -> None:
     async with serving(tmp_path) as client, client.get("/ui/") as answer:
         assert answer.status == 200

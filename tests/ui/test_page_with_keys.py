@@ -69,6 +69,8 @@ def sign_in(page: Page, key: str) -> None:
 def test_a_key_lets_in_and_signing_out_forgets_it(page: Page, keyed: Keyed) -> None:
     sign_in(page, "aw-nonsense")
     page.until(lambda: page.text("#key-fault"), "why not")
+    sign_in(page, "ключ")  # which no header can hold
+    page.until_text("This is no key", "#key-fault")
     sign_in(page, keyed.keys["operate"])
     page.until_text("role operate", "#who")
     page.until_text("live", "#connection")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -129,6 +130,24 @@ def test_long_texts_are_cut_and_results_are_read_again_where_they_change(tmp_pat
     (folder / "results.json").write_text('{"name": "newer"}')
     os.utime(folder / "results.json", (1, 1))
     assert [each.name for each in records.list()] == ["newer"]
+
+
+def test_no_more_is_kept_of_results_than_is_shown(tmp_path: Path) -> None:
+    for number in range(3):
+        record(tmp_path / str(number), "n" * 1_000_000, cautions=["c" * 1_000_000], arms=["a" * 1_000_000] * 2)
+    records = Records([tmp_path])
+    tracemalloc.start()
+    try:
+        assert {each.arms for each in records.list()} == {2}
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_name_turns_the_text_around_it(tmp_path: Path) -> None:
+    record(tmp_path / "turned", "a\u202egnp.exe\u2066\x1b[2J\u05d0")
+    (told,) = Records([tmp_path]).list()
+    assert told.name == "a\ufffdgnp.exe\ufffd\ufffd[2J\u05d0"
 
 
 def test_tickets_count_once_and_for_a_moment(tmp_path: Path) -> None:

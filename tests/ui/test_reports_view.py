@@ -40,7 +40,7 @@ def record(folder: Path, name: str, **results: Any) -> Path:
 
 
 async def test_two_reports_are_shown_beside_each_other(tab: Page, tmp_path: Path) -> None:
-    record(tmp_path / "records" / "first", "first one")
+    record(tmp_path / "records" / "--first", "first one")
     record(tmp_path / "records" / "deep" / "second", HOSTILE, question=HOSTILE, headline=HOSTILE)
     (tmp_path / "records" / "third").mkdir()
     (tmp_path / "records" / "third" / "plan.json").write_text("{}")
@@ -63,7 +63,7 @@ async def test_two_reports_are_shown_beside_each_other(tab: Page, tmp_path: Path
         assert await viewer.run("return document.querySelectorAll('input:disabled').length") == 1
         asked = await asyncio.to_thread(tab.asked)
         assert [each for each in asked if each.startswith("http") and not each.startswith(f"{tab.url}/")] == []
-        await viewer.shows("anywire experiment compare 'first' 'deep/second'")
+        await viewer.shows("anywire experiment compare './--first' 'deep/second'")
         await viewer.has_no_markup()
 
         # Who takes the first one away keeps the second as it is: its path has counted once.

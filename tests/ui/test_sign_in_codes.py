@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anywire_service_ui.sign_in import MOST, SECONDS, SignInCodes
+from anywire_service_ui.sign_in import MOST, MOST_OF_ONE, SECONDS, SignInCodes
 
 steps = st.lists(
     st.one_of(
@@ -24,7 +24,8 @@ def test_each_code_gives_its_key_once_and_only_in_time(steps: list[tuple[str, ob
     used: set[str] = set()
     for what, value in steps:
         if what == "new":
-            made.append((codes.new(str(value)), str(value), now))
+            key = f"{value}{len(made)}"
+            made.append((codes.new(key), key, now))
         elif what == "wait":
             assert isinstance(value, float)
             now += value
@@ -47,3 +48,13 @@ def test_codes_differ_and_are_bounded() -> None:
     assert codes.take(made[0]) == ""
     assert codes.take(made[-1]) == str(MOST + 9)
     assert codes.take("nothing") == ""
+
+
+def test_one_key_ends_no_codes_of_others() -> None:
+    codes = SignInCodes(lambda: 0.0)
+    other = codes.new("other")
+    made = [codes.new("flood") for _ in range(3 * MOST)]
+    assert len(codes) == 1 + MOST_OF_ONE
+    assert codes.take(other) == "other"
+    assert codes.take(made[-1]) == "flood"
+    assert codes.take(made[-MOST_OF_ONE - 1]) == ""

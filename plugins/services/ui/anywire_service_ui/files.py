@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from urllib.parse import urlsplit
 
 from anywire.route import Response
 
@@ -24,7 +25,6 @@ POLICY = (
 HEADERS = {
     "cache-control": "no-cache",
     "content-security-policy": POLICY,
-    "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
     "referrer-policy": "no-referrer",
@@ -32,6 +32,8 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 """Of every file. A browser asks each time whether it has changed, and is told so by its tag without the file."""
+OPENER_POLICY = {"cross-origin-opener-policy": "same-origin"}
+"""On this machine alone: elsewhere browsers take it over HTTPS only, and write an error into the console otherwise."""
 
 
 class PageFile:
@@ -44,10 +46,13 @@ class PageFile:
 
 
 class PageFiles:
-    """All files of the page by their path below ``/ui/``; no other path leads anywhere."""
+    """All files of the page by their path below ``/ui/``; no other path leads anywhere. ``version`` changes with any of
+    them."""
 
     def __init__(self) -> None:
         self._files = {name: PageFile(name, content) for name, content in _read(files(__package__) / "page", "")}
+        tags = "".join(f"{name} {self._files[name].tag}\n" for name in sorted(self._files))
+        self.version = hashlib.sha256(tags.encode()).hexdigest()[:16]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -58,10 +63,19 @@ class PageFiles:
         found = self._files.get(name)
         if found is None:
             return None
-        headers = HEADERS | {"etag": found.tag}
+        headers = HEADERS | {"etag": found.tag} | (OPENER_POLICY if _is_here(asked.get("host", "")) else {})
         if found.tag in (each.strip().removeprefix("W/") for each in asked.get("if-none-match", "").split(",")):
             return Response(status=304, content_type=found.content_type, headers=headers)
         return Response(found.content, content_type=found.content_type, headers=headers)
+
+
+def _is_here(authority: str) -> bool:
+    """Whether a ``Host`` header names the machine of the browser."""
+    try:
+        host = urlsplit(f"//{authority}").hostname or ""
+    except ValueError:
+        return False
+    return host in ("localhost", "127.0.0.1", "::1")
 
 
 def _read(folder: Traversable, above: str) -> Iterator[tuple[str, bytes]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,7 +66,11 @@ class _Results(msgspec.Struct):
     cautions: list[str] = []
     arms: list[str] = []
     blocks: int = 0
+    arm_count: int = 0
 
+
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but for tabs and line ends, and those that turn the direction of a text."""
 
 _decode = msgspec.json.Decoder(_Results).decode
 _Stamp = tuple[str, int, int]
@@ -128,11 +133,11 @@ class Records:
         return RecordView(
             id=found.id,
             folder=_shown(folder),
-            name=_shown(results.name) or _shown(found.path.name),
-            question=_shown(results.question),
-            headline=_shown(results.headline),
-            cautions=tuple(_shown(each) for each in results.cautions[:MAX_CAUTIONS]),
-            arms=len(results.arms),
+            name=results.name or _shown(found.path.name),
+            question=results.question,
+            headline=results.headline,
+            cautions=tuple(results.cautions),
+            arms=results.arm_count,
             blocks=results.blocks,
             sealed=_is_file(found.path / MANIFEST),
             has_report=_is_file(found.path / REPORT),
@@ -149,11 +154,23 @@ class Records:
         if known is None:
             data = _read_within(found.root, path, MAX_RESULTS_BYTES)
             try:
-                known = _decode(data)
+                known = _kept(_decode(data))
             except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
                 raise ValueError(f"they are no results ({error})") from error
         self._read[stamp] = known
         return known
+
+
+def _kept(results: _Results) -> _Results:
+    """What is kept of results: as much as is shown. Their writer may have filled megabytes with any of it."""
+    return _Results(
+        name=_shown(results.name),
+        question=_shown(results.question),
+        headline=_shown(results.headline),
+        cautions=[_shown(each) for each in results.cautions[:MAX_CAUTIONS]],
+        blocks=results.blocks,
+        arm_count=len(results.arms),
+    )
 
 
 def _found(number: int, root: Path, path: Path) -> FoundRecord:
@@ -204,5 +221,5 @@ def _read_within(root: Path, path: Path, limit: int) -> bytes:
 
 
 def _shown(text: str) -> str:
-    """A text of bounded length, without what is no character."""
-    return text[:MAX_TEXT_CHARS].encode(errors="replace").decode()
+    """A text of bounded length, without what is no character, and without what would turn the text around it."""
+    return _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text[:MAX_TEXT_CHARS].encode(errors="replace").decode())

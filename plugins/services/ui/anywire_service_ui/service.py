@@ -38,10 +38,12 @@ class PageConfig(pydantic.BaseModel):
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """``services`` that have a view and run here; ``records`` counts the folders of records."""
+    """``services`` that have a view and run here; ``records`` counts the folders of records; ``page`` is the version of
+    the page's files, so that a tab from before an upgrade knows of it."""
 
     services: list[str]
     records: int
+    page: str
 
 
 class _Key(msgspec.Struct):
@@ -109,7 +111,11 @@ class Page(Service):
                 summary='A code that signs a browser in, once and within minutes, with the key of `{"key": …}`.',
             ),
             Route(
-                "GET", "/ui/parts", self._parts, summary="Which services the page can show something of.", gives=Parts
+                "GET",
+                "/ui/parts",
+                self._parts,
+                summary="What the page can show something of, and its version.",
+                gives=Parts,
             ),
             *record_routes(self._records),
             *key_routes(context),
@@ -123,8 +129,9 @@ class Page(Service):
     async def _parts(self, request: Request) -> Response:
         """A page that asks for what is not there would write errors into its console."""
         assert self._context is not None
+        assert self._files is not None
         found = [name for name in SHOWN if self._context.services.get(name) is not None]
-        return Response(msgspec.json.encode(Parts(found, len(self.config.records))))
+        return Response(msgspec.json.encode(Parts(found, len(self.config.records), self._files.version)))
 
     async def _start_page(self, request: Request) -> Response:
         if request.path.endswith("/"):  # the page names its files from beside it

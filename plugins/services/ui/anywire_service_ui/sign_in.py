@@ -13,6 +13,8 @@ SECONDS = 300.0
 """Time for which a code counts."""
 MOST = 64
 """Codes that count at once; a further one ends the oldest."""
+MOST_OF_ONE = 4
+"""Of them, those of one key; a further one ends the oldest of that key, so that no client ends those of others."""
 
 
 class SignInCodes:
@@ -29,7 +31,10 @@ class SignInCodes:
     def new(self, key: str) -> str:
         """A code for ``key`` that nobody can guess."""
         self._forget_old()
-        if len(self._keys) >= MOST:
+        own = [code for code, (_, of) in self._keys.items() if of == key]
+        if len(own) >= MOST_OF_ONE:
+            del self._keys[own[0]]
+        elif len(self._keys) >= MOST:
             del self._keys[next(iter(self._keys))]
         code = secrets.token_urlsafe(24)
         self._keys[code] = (self._now() + SECONDS, key)

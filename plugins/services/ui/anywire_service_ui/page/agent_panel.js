@@ -103,7 +103,7 @@ export class AgentPanel {
       this.#offers,
       agent.offers ?? [],
       (each) => each.model,
-      () => h("tr", null, h("th", { scope: "row" }), h("td"), h("td")),
+      () => h("tr", null, h("th", { scope: "row", class: "words" }), h("td", { class: "words" }), h("td")),
       (row, offer) => {
         const [model, state, context] = row.children;
         say(model, offer.model);
@@ -161,6 +161,7 @@ function factsOf(agent) {
 }
 
 function gauge(name, value) {
+  if (!Number.isFinite(value)) return "–"; // what is no number came from an agent
   if (name.endsWith("_bytes")) return shownBytes(value);
   if (name.endsWith("_percent")) return `${value.toFixed(0)} %`;
   return Number.isInteger(value) ? String(value) : value.toFixed(2);

@@ -36,6 +36,7 @@ export class Api {
   // An answer of the server with a status below 400. Throws ApiError, also where no server answers; an abort stays one.
   async request(path, { method = "GET", body, headers = {}, signal } = {}) {
     const sent = { ...headers };
+    if (/[^\x21-\x7e]/.test(this.key)) throw new ApiError("This is no key: it has other characters.", { status: 401 });
     if (this.key) sent.Authorization = `Bearer ${this.key}`;
     if (body !== undefined) sent["Content-Type"] = "application/json";
     let answer;

@@ -70,7 +70,7 @@ function candidate(one, each) {
     null,
     h(
       "th",
-      { scope: "row" },
+      { scope: "row", class: "words" },
       one.agent_id,
       one.agent_id === each.agent_id ? [" ", h("span", { class: "badge", "data-mood": "good" }, "chosen")] : null,
     ),

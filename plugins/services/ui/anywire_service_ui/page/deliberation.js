@@ -39,11 +39,13 @@ export class DeliberationPage {
       h("details", { open: true }, h("summary", null, "What has happened"), this.news),
     );
     this.reading = calmly(() => this.read(), 400);
+    this.unlisten = api.store.listen((event) => event.type === "page.behind" && this.reading.ask());
     this.reading.ask();
     this.follow();
   }
 
   end() {
+    this.unlisten();
     this.ended.abort();
     this.reading.stop();
   }

@@ -14,6 +14,7 @@ const nav = document.getElementById("nav");
 const live = document.getElementById("live");
 const who = document.getElementById("who");
 const connection = document.getElementById("connection");
+const newer = document.getElementById("newer");
 const signOut = document.getElementById("sign-out");
 
 const api = new Api();
@@ -25,8 +26,8 @@ api.announce = (text) => say(live, text);
 api.fail = (error) => showFault(error.message);
 
 let end = null; // ends the view that is open
-let opened = 0; // how many views were opened
 let isIn = false;
+let version = ""; // of the files that this tab has loaded
 
 function showFault(message) {
   let box = document.getElementById("fault");
@@ -46,14 +47,16 @@ function leave() {
   end = null;
 }
 
-async function open() {
+function open() {
   if (!isIn) return;
   const [name, ...parts] = location.hash.replace(/^#\/?/, "").split("/").map(decoded);
   const view = VIEWS.find((each) => each.name === name) ?? VIEWS.find((each) => api.may(each.role));
-  const turn = ++opened;
   leave();
   for (const link of nav.querySelectorAll("a")) {
-    set(link, "aria-current", link.dataset.view === view.name ? "page" : null);
+    const isOpen = link.dataset.view === view.name;
+    set(link, "aria-current", isOpen ? "page" : null);
+    // On a narrow screen the navigation scrolls by itself.
+    if (isOpen) nav.scrollLeft = link.offsetLeft - (nav.clientWidth - link.offsetWidth) / 2;
   }
   document.title = `${view.title} · Anywire`;
   const element = h("div", { class: `view view-${view.name}` });
@@ -63,12 +66,10 @@ async function open() {
     return;
   }
   try {
-    const module = await view.load();
-    if (turn !== opened) return;
-    end = module.mount(element, api, parts) ?? null;
+    end = view.mount(element, api, parts) ?? null;
   } catch (error) {
     console.error(error);
-    if (turn === opened) showFault(`This view cannot be shown: ${error.message}`);
+    showFault(`This view cannot be shown: ${error.message}`);
   }
 }
 
@@ -109,11 +110,21 @@ function showCaller() {
   signOut.hidden = !needsKey || !api.key;
 }
 
+// Say when the server has other files than this tab: it was upgraded meanwhile.
+async function compareVersions() {
+  try {
+    const { page } = await api.get("/v1/ui/parts");
+    version ||= page;
+    newer.hidden = page === version;
+  } catch {
+    // asked again with the next connection
+  }
+}
+
 async function signIn(why) {
   isIn = false;
   leave();
   api.store.stop();
-  opened += 1;
   fill(nav);
   say(who, "");
   say(connection, "");
@@ -135,7 +146,8 @@ async function signIn(why) {
   showNav();
   showCaller();
   api.store.start();
-  await open();
+  compareVersions();
+  open();
   if (asked) content.focus({ preventScroll: true });
 }
 
@@ -144,11 +156,16 @@ api.onSignedOut = (why) => {
   api.key = "";
   signIn(why);
 };
+api.store.listen((event) => event.type === "page.behind" && compareVersions());
+document.getElementById("reload").addEventListener("click", () => location.reload());
 signOut.addEventListener("click", () => api.onSignedOut("You are signed out."));
 window.addEventListener("hashchange", () => {
   // A sign-in link that is opened in this tab.
   if (location.hash.startsWith("#code=")) location.reload();
-  else open().then(() => content.focus({ preventScroll: true }));
+  else {
+    open();
+    content.focus({ preventScroll: true });
+  }
 });
 // A browser has six connections to a server at most: a page that nobody sees keeps none of them.
 let hidden = 0;

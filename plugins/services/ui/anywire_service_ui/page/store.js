@@ -6,6 +6,7 @@ const GATHERED_MS = 50; // for which the server gathers events: what happens is 
 const POLL_MS = 2000;
 const MOST_LISTED = 2000; // tasks in one list
 const SILENT_MS = 90_000; // after which a stream without a word counts as lost
+const BEHIND = { type: "page.behind" };
 const TYPES =
   "task.*,attempt.streaming,attempt.progress,attempt.ended,agent.*,link.*,health.*,offer.*,orchestrator.*,plugin.*,key.*";
 
@@ -24,6 +25,7 @@ export class Store {
   #asking = null;
   #asked = 0;
   #readAt = 0; // when the lists came, 0 before
+  #lived = false; // whether it was connected since it was started
 
   constructor(api) {
     this.#api = api;
@@ -35,7 +37,8 @@ export class Store {
     return () => this.#changed.delete(changed);
   }
 
-  // Call `heard` with each event. Returns what ends that.
+  // Call `heard` with each event, and with `{type: "page.behind"}` when some may have been missed: after a connection was
+  // lost, or the server was started anew. Returns what ends that.
   listen(heard) {
     this.#listening.add(heard);
     return () => this.#listening.delete(heard);
@@ -46,6 +49,7 @@ export class Store {
     this.state = new FleetState();
     this.#last = "";
     this.#readAt = 0;
+    this.#lived = false;
     this.#begin();
   }
 
@@ -159,11 +163,14 @@ export class Store {
           connected();
           this.#connect("live", "");
           this.refresh();
+          if (this.#lived) this.#hearAll(BEHIND);
+          this.#lived = true;
         }
         if (event === "comment") continue;
         if (event === "error") throw new Error(JSON.parse(data).error?.message ?? "refused");
         if (event === "reset" || event === "missed") {
           this.refresh();
+          this.#hearAll(BEHIND);
           continue;
         }
         if (id) this.#last = id;
@@ -181,6 +188,11 @@ export class Store {
 
   #take(event) {
     if (this.state.apply(event)) this.refresh();
+    this.#hearAll(event);
+    this.#tell();
+  }
+
+  #hearAll(event) {
     for (const heard of this.#listening) {
       try {
         heard(event);
@@ -188,7 +200,6 @@ export class Store {
         console.error(error);
       }
     }
-    this.#tell();
   }
 
   #connect(state, why) {

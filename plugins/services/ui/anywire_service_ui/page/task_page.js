@@ -176,7 +176,7 @@ export function mountTask(element, api, id) {
 
   const drawing = onFrame(draw);
   const unsubscribe = store.subscribe(() => drawing.ask());
-  const unhear = store.listen((event) => event.task_id === id && ask());
+  const unhear = store.listen((event) => (event.task_id === id || event.type === "page.behind") && ask());
   const ticking = setInterval(() => drawing.ask(), 1000);
   ask();
   draw();

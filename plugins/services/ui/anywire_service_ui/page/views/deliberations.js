@@ -36,7 +36,10 @@ class Deliberations {
       this.summary,
       this.list.element,
     );
-    this.unlisten = api.store.listen((event) => /^task\./.test(event.type) && event.session && this.reading.ask());
+    this.unlisten = api.store.listen((event) => {
+      if (event.type === "page.behind") this.services = null; // it may be another server
+      if (event.type === "page.behind" || (/^task\./.test(event.type) && event.session)) this.reading.ask();
+    });
     this.reading.ask();
   }
 
@@ -57,8 +60,11 @@ class Deliberations {
       this.form.offer();
       const found = (await this.api.get(`/v1/deliberations?limit=${MOST}`)).data;
       say(this.summary, found.length ? "" : "None is kept.");
+      this.list.element.hidden = !found.length;
       keyed(this.list.body, found, (each) => each.id, row, update);
+      if (this.fault.textContent === this.failed) say(this.fault, "");
     } catch (error) {
+      this.failed = error.message;
       say(this.fault, error.message);
     }
   }

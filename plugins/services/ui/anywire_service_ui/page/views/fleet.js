@@ -213,12 +213,12 @@ function makeRow(agent) {
   return h(
     "tr",
     null,
-    h("th", { scope: "row" }, link(agent.id)),
+    h("th", { scope: "row", class: "words" }, link(agent.id)),
     h("td", null, h("span", { class: "badge" })),
     cells,
     h("td"),
-    h("td"),
-    h("td"),
+    h("td", { class: "words" }),
+    h("td", { class: "words" }),
   );
 }
 

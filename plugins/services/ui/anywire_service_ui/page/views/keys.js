@@ -30,8 +30,8 @@ class Keys {
     );
     fill(element, h("h1", null, "Keys"), this.you(), this.fault, this.listed(), this.revoke, new NewKey().element);
     this.reading = calmly(() => this.read(), 1000);
-    this.unlisten = api.store.listen((event) => event.type.startsWith("key.") && this.reading.ask());
-    if (api.may("operate")) this.reading.ask();
+    this.unlisten = api.store.listen((event) => /^(key|page)\./.test(event.type) && this.ask());
+    this.ask();
   }
 
   end() {
@@ -62,6 +62,10 @@ class Keys {
   listed() {
     if (this.api.may("operate")) return h("div", null, this.summary, this.list.element);
     return h("p", { class: "hint" }, "To see all keys needs the role operate.");
+  }
+
+  ask() {
+    if (this.api.may("operate")) this.reading.ask();
   }
 
   async read() {
@@ -119,7 +123,7 @@ class Keys {
 
   tell(key) {
     this.revoke.hidden = false;
-    this.revoking.take(`anywire keys revoke ${key.id}`);
+    this.revoking.take(`anywire keys revoke ${quoted(key.id)}`);
     this.revoke.querySelector("pre").focus();
   }
 }

@@ -69,8 +69,9 @@ class Models {
   }
 
   heard(event) {
-    if (!/^(agent|offer)\./.test(event.type)) return;
+    if (!/^(agent|offer|page)\./.test(event.type)) return;
     this.finding.ask();
+    if (event.type === "page.behind") this.open?.refresh();
     if (event.type === "offer.changed" && event.agent_id === this.open?.agentId) this.open.refresh();
   }
 

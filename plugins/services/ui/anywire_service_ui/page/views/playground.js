@@ -54,7 +54,7 @@ class Playground {
     this.finding = calmly(() => this.find(), 1000);
     this.placing = calmly(() => this.findPlaces(), 1000);
     fill(element, h("h1", null, "Playground"), this.layout());
-    this.unlisten = api.store.listen((event) => /^(agent|offer)\./.test(event.type) && this.finding.ask());
+    this.unlisten = api.store.listen((event) => /^(agent|offer|page)\./.test(event.type) && this.finding.ask());
     this.unsubscribe = api.store.subscribe(() => this.placing.ask());
     this.finding.ask();
     this.placing.ask();

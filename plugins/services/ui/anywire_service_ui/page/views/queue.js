@@ -149,7 +149,7 @@ function makeRow() {
   return h(
     "tr",
     null,
-    h("th", { scope: "row" }),
+    h("th", { scope: "row", class: "words" }),
     h("td", null, bar),
     [0, 1, 2, 3].map(() => h("td", { class: "number" })),
   );
@@ -164,7 +164,7 @@ function drawHeld(table, tasks) {
     table.body,
     sorted,
     (each) => each[0],
-    () => h("tr", null, h("th", { scope: "row" }), h("td"), h("td", { class: "number" })),
+    () => h("tr", null, h("th", { scope: "row", class: "words" }), h("td"), h("td", { class: "number" })),
     (row, [why, count]) => {
       say(row.children[0], why);
       say(row.children[2], count);

@@ -35,10 +35,14 @@ class Reports {
       this.list.element,
       this.frames,
     );
-    this.read().catch((error) => say(this.fault, error.message));
+    const look = () =>
+      this.read().catch((error) => error.name !== "AbortError" && say(this.fault, error.message));
+    this.unlisten = api.store.listen((event) => event.type === "page.behind" && look());
+    look();
   }
 
   end() {
+    this.unlisten();
     this.ended.abort();
   }
 
@@ -135,7 +139,7 @@ class Reports {
     }
     this.compared?.remove();
     if (chosen.length === MOST) {
-      const folders = chosen.map((each) => `'${each.folder.replaceAll("'", "'\\''")}'`).join(" ");
+      const folders = chosen.map((each) => quoted(each.folder)).join(" ");
       const box = copyBox(
         "A command that compares both records",
         `anywire experiment compare ${folders} --out both.html`,
@@ -172,4 +176,10 @@ class Reports {
     if (!/^\/ui\/report\/[\w-]+$/.test(told.path)) throw new Error("the server names no path of a report");
     frame.src = this.api.base + told.path;
   }
+}
+
+// A folder as an argument of a command: one whose name begins with a dash is no option.
+function quoted(folder) {
+  const path = folder.startsWith("-") ? `./${folder}` : folder;
+  return `'${path.replaceAll("'", "'\\''")}'`;
 }

@@ -113,7 +113,7 @@ function makeRow(task) {
       h("a", { href: `#/tasks/${encodeURIComponent(task.id)}`, title: task.id }, shortId(task.id, 16)),
     ),
     h("td", null, h("span", { class: "badge" })),
-    [0, 1, 2].map(() => h("td")),
+    [0, 1, 2].map(() => h("td", { class: "words" })),
     [0, 1, 2].map(() => h("td", { class: "number" })),
   );
 }
