@@ -527,6 +527,11 @@ def test_keys_of_sections_have_rows_of_their_own() -> None:
     assert "mapping of `errors`" not in config
 
 
+def test_every_page_begins_with_its_title() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "plugins").rglob("README.md")]
+    assert [str(page.relative_to(ROOT)) for page in pages if not page.read_text().startswith("# ")] == []
+
+
 def test_links_lead_somewhere() -> None:
     for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md")):
         for target, anchor in LINK.findall(page.read_text()):
@@ -536,7 +541,7 @@ def test_links_lead_somewhere() -> None:
             assert path.exists(), f"{page.relative_to(ROOT)} links to {target}"
             if anchor:
                 titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
-                assert anchor[1:] in [title.lower().replace(" ", "-") for title in titles], f"{page}: {anchor}"
+                assert anchor[1:] in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], f"{page}: {anchor}"
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:

@@ -27,7 +27,7 @@ def make_environment(folder: Path) -> Path:
 
 def install(python: Path, *what: str | Path, env: dict[str, str] | None = None) -> None:
     """Install into an environment, in the versions of constraints.txt. Modules are compiled once they are imported."""
-    command = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile"]
+    command: list[str | Path] = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile"]
     subprocess.run([*command, "--constraint", ROOT / "constraints.txt", *what], check=True, env=env)
 
 
@@ -71,5 +71,5 @@ def core_sources(folder: Path) -> Path:
 
 def build_wheels(wheels: Path, *sources: Path) -> None:
     """Build wheels of ``sources``, which are written to."""
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    command: list[str | Path] = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, f"--wheel-dir={wheels}", *sources], check=True)
