@@ -47,7 +47,7 @@ def up(
     ] = None,
     page: Annotated[
         bool,
-        typer.Option(help="Serve the page in the browser at /ui, where anywire-service-ui is installed."),
+        typer.Option(help="Serve the page in the browser at /ui, where the service ui is installed."),
     ] = True,
 ) -> None:
     """Run an orchestrator and agents on this machine. They are started and ended together."""
