@@ -270,8 +270,9 @@ async def test_the_page_of_the_http_api_answers_as_written(reader: Reader) -> No
     assert re.fullmatch(pattern(shown), answer.strip(), re.DOTALL), answer
     told = {name.lower() for name in re.findall(r"^(x-anywire-[\w-]+):", answer, re.MULTILINE | re.IGNORECASE)}
     listed = set(re.findall(r"^\| `(x-anywire-[\w-]+)` \|[^|]*\|$", page.read_text(), re.MULTILINE))
-    # Of an error, or asked for so.
+    # Of an error, of an estimate, of services, or asked for so.
     of_others = {"x-anywire-origin", "x-anywire-decision", "x-anywire-replayed", "x-anywire-trace"}
+    of_others |= {f"x-anywire-{name}" for name in ("estimated", "cache", "cache-similarity", "fallback")}
     assert told == listed - of_others, "the table has the headers that an answer has"
     await reader.interrupt_all()
 
@@ -541,7 +542,9 @@ def test_links_lead_somewhere() -> None:
             assert path.exists(), f"{page.relative_to(ROOT)} links to {target}"
             if anchor:
                 titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
-                assert anchor[1:] in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], f"{page}: {anchor}"
+                assert anchor[1:] in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], (
+                    f"{page}: {anchor}"
+                )
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
