@@ -64,12 +64,11 @@ site: $(READY)
 
 # Wheels and source distributions of everything, in dist/.
 dist: $(READY)
-	@$(INSTALL) --constraint constraints.txt build
 	$(BIN)/python release/make_dist.py
 
 # Whether this can be released: make release-check, or with VERSION=0.2.0.
 release-check: $(READY)
-	@$(INSTALL) --constraint constraints.txt build mkdocs-material
+	@$(INSTALL) --constraint constraints.txt mkdocs-material
 	$(BIN)/python release/check_release.py $(if $(VERSION),--version $(VERSION))
 
 # Every transport in one experiment of under ten minutes, with its report.

@@ -104,9 +104,6 @@ def site(version: str) -> Iterator[str]:
 
 def files(version: str) -> Iterator[str]:
     """Wheels and source distributions have all of their files, their licence and metadata that an index takes."""
-    if importlib.util.find_spec("build") is None:
-        yield "build is not installed: make dist installs it"
-        return
     from built_files import faults
     from make_dist import make_dist
 

@@ -2,8 +2,8 @@
 
 python release/make_dist.py [FOLDER] [--only NAME …]
 
-Each wheel is built from its source distribution, as an installer does it that finds no wheel. Needs ``build`` and
-``setuptools`` in this environment, and no network.
+Each wheel is built from its source distribution, as an installer does it that finds no wheel. Needs ``setuptools`` in
+this environment, and no network.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from own_distributions import ROOT, Distribution, distributions
 
 RELEASED = ("pyproject.toml", "README.md", "LICENSE", "core", "plugins")
+ONE = Path(__file__).with_name("build_one.py")
 BUILT = ("build", "dist", "*.egg-info", "__pycache__", ".*")
 
 
@@ -51,7 +52,7 @@ def build(found: Sequence[Distribution], out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
 
     def one(distribution: Distribution) -> None:
-        command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(distribution.folder)]
+        command = [sys.executable, str(ONE), str(distribution.folder), str(out)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
         if done.returncode:
             sys.stderr.write(done.stdout + done.stderr)

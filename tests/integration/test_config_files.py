@@ -283,6 +283,45 @@ def test_init_begins_with_the_file_of_a_litellm_proxy(tmp_path: Path) -> None:
     assert not faults(yaml.safe_load((tmp_path / "anywire.yaml").read_text()))
 
 
+UNUSUAL = """
+model_list:
+  - model_name: a
+    litellm_params: {model: openai/a, api_base: "http://10.0.0.7:8000/v1", weight: 2}
+  - model_name: b
+    litellm_params: {model: openai/b, api_base: os.environ/B_BASE}
+router_settings: {fallbacks: [{a: small}, {b: null}, {c: []}], allowed_fails: 3, cooldown_time: 30}
+litellm_settings: {stream_timeout: 9, default_fallbacks: [a], drop_params: true}
+"""
+
+
+def test_what_of_a_litellm_proxy_is_not_carried_over_is_told(tmp_path: Path) -> None:
+    (tmp_path / "litellm.yaml").write_text(UNUSUAL)
+    done = anywire(tmp_path, "init", "--from", "litellm.yaml", "--transport", "memory")
+    assert done.returncode == 0, done.stderr
+    config = load(tmp_path / "anywire.yaml", environment={})
+    assert config.pipeline.fallbacks == {"a": ("small",)}
+    assert [each.engine.options["models"] for each in config.agents if each.engine is not None] == [{"a": "a"}]
+    for told in ("weight", "api_base is in the environment", "allowed_fails: set pipeline.breaker.errors",
+                 "cooldown_time", "stream_timeout", "default_fallbacks", "litellm_settings.drop_params"):  # fmt: skip
+        assert told in done.stderr, told
+
+
+@pytest.mark.parametrize(
+    ("options", "is_private"),
+    [
+        (("--transport", "grpc", "--set", "transports.grpc.token=abcdefghijkl"), True),
+        (("--service", "opentelemetry", "--set", "services.opentelemetry.headers={x: abcdefghijkl}"), True),
+        (("--transport", "memory"), False),
+    ],
+)
+def test_a_file_that_holds_a_secret_is_its_owners_alone(
+    tmp_path: Path, options: tuple[str, ...], is_private: bool
+) -> None:
+    done = anywire(tmp_path, "init", *options)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "anywire.yaml").stat().st_mode & 0o077 == (0 if is_private else 0o044)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

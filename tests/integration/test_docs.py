@@ -270,8 +270,9 @@ async def test_the_page_of_the_http_api_answers_as_written(reader: Reader) -> No
     assert re.fullmatch(pattern(shown), answer.strip(), re.DOTALL), answer
     told = {name.lower() for name in re.findall(r"^(x-anywire-[\w-]+):", answer, re.MULTILINE | re.IGNORECASE)}
     listed = set(re.findall(r"^\| `(x-anywire-[\w-]+)` \|[^|]*\|$", page.read_text(), re.MULTILINE))
-    # Of an error, or asked for so.
+    # Of an error, of an estimate, of services, or asked for so.
     of_others = {"x-anywire-origin", "x-anywire-decision", "x-anywire-replayed", "x-anywire-trace"}
+    of_others |= {f"x-anywire-{name}" for name in ("estimated", "cache", "cache-similarity", "fallback")}
     assert told == listed - of_others, "the table has the headers that an answer has"
     await reader.interrupt_all()
 
@@ -326,10 +327,21 @@ def test_what_a_how_to_shows_is_the_code_of_its_example(page: str, example: str)
     if page == "write-a-transport.md":  # what it shows of wires without connections
         files.append(ROOT / "tests" / "conformance" / "packets.py")
     sources = [path.read_text() for path in files]
-    shown = [block.text for block in blocks(DOCS / "how-to" / page) if block.language in ("python", "toml")]
+    project = tomllib.loads((ROOT / "examples" / example / "pyproject.toml").read_text())
+    shown = [block for block in blocks(DOCS / "how-to" / page) if block.language in ("python", "toml")]
     assert len(shown) >= 5
-    for text in shown:
-        assert any(text in source for source in sources), f"{page} shows what is not in {example}:\n{text}"
+    for language, text in ((block.language, block.text) for block in shown):
+        # What a project says of itself to an index may be left out.
+        assert any(text in source for source in sources) or (
+            language == "toml" and has_all(project, tomllib.loads(text))
+        ), f"{page} shows what is not in {example}:\n{text}"
+
+
+def has_all(whole: object, part: object) -> bool:
+    """Whether every key of ``part`` has its value in ``whole``."""
+    if isinstance(whole, dict) and isinstance(part, dict):
+        return all(key in whole and has_all(whole[key], each) for key, each in part.items())
+    return whole == part
 
 
 async def test_the_service_of_its_page_runs_as_a_file(reader: Reader) -> None:
@@ -527,6 +539,11 @@ def test_keys_of_sections_have_rows_of_their_own() -> None:
     assert "mapping of `errors`" not in config
 
 
+def test_every_page_begins_with_its_title() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "plugins").rglob("README.md")]
+    assert [str(page.relative_to(ROOT)) for page in pages if not page.read_text().startswith("# ")] == []
+
+
 def test_links_lead_somewhere() -> None:
     for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md")):
         for target, anchor in LINK.findall(page.read_text()):
@@ -536,7 +553,9 @@ def test_links_lead_somewhere() -> None:
             assert path.exists(), f"{page.relative_to(ROOT)} links to {target}"
             if anchor:
                 titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
-                assert anchor[1:] in [title.lower().replace(" ", "-") for title in titles], f"{page}: {anchor}"
+                assert anchor[1:] in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], (
+                    f"{page}: {anchor}"
+                )
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:

@@ -48,6 +48,9 @@ MODULES = {
     "windows": ("curses", "fcntl", "grp", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty", "uvloop"),
 }
 
+LARGE = ("ray",)
+"""What the driver of a cluster needs and is not installed with the rest: without it, what needs it is left out."""
+
 
 def own_modules() -> Iterator[str]:
     """The names of all modules of the core and of the plugins, but those that are run and not imported."""
@@ -103,6 +106,8 @@ def failures(without: Sequence[str]) -> dict[str, str]:
         try:
             importlib.import_module(name)
         except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and error.name in LARGE:
+                continue
             found[name] = f"{type(error).__name__}: {error}"
     return found
 

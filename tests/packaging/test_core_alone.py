@@ -1,14 +1,11 @@
 """The core in an environment of its own: built, installed, and without any plugin."""
 
 import json
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from tests.packaging.own_environment import build_wheels, core_sources, install, lend, make_environment
 
 PROBE = """
 import importlib, pkgutil, sys, anywire
@@ -23,24 +20,12 @@ print(sorted({"cyclonedds", "aiohttp", "zmq"} & set(sys.modules)))
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ``bin`` folder of an environment with the core's wheel and its dependencies."""
     folder = tmp_path_factory.mktemp("alone")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "core", source / "core", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
-    subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
-    bin_folder = folder / "env" / "bin"
-    install: list[str | Path] = [
-        bin_folder / "python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--constraint",
-        ROOT / "constraints.txt",
-    ]
-    subprocess.run([*install, source], check=True)
-    return bin_folder
+    build_wheels(folder / "wheels", core_sources(folder / "source"))
+    python = make_environment(folder / "env")
+    (wheel,) = (folder / "wheels").iterdir()
+    lend(python, wheel)
+    install(python, "--no-index", wheel)
+    return python.parent
 
 
 def test_it_imports_no_transport_library(alone: Path) -> None:

@@ -4,15 +4,14 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.packaging.own_environment import ROOT, WITHOUT, build_wheels, core_sources, install, lend, make_environment
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/pyproject.toml"))
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -23,23 +22,13 @@ pytestmark = pytest.mark.timeout(300)
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ``bin`` folder of an environment with the core, its testing extra and the examples, nothing else of ours."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    core = folder / "core"
-    core.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, core)
-    without = shutil.ignore_patterns("*.egg-info", "__pycache__", "build")
-    shutil.copytree(ROOT / "core", core / "core", ignore=without)
-    sources = [core, *(shutil.copytree(each, folder / each.name, ignore=without) for each in EXAMPLES)]
+    sources = (shutil.copytree(each, folder / each.name, ignore=WITHOUT) for each in EXAMPLES)
     wheels = folder / "wheels"
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, f"--wheel-dir={wheels}", *map(str, sources)], check=True)
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True)
-    python = folder / "env" / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
+    build_wheels(wheels, core_sources(folder / "core"), *sources)
+    python = make_environment(folder / "env")
     (built,) = wheels.glob("anywire-*.whl")
-    # The core comes first: pip would else look for the version the examples ask for in an index.
-    subprocess.run([*install, f"{built}[testing]"], check=True)
-    subprocess.run([*install, *(str(wheel) for wheel in wheels.iterdir() if wheel != built)], check=True)
+    lend(python, built, "testing")
+    install(python, "--no-index", *wheels.iterdir())
     return python.parent
 
 

@@ -28,8 +28,10 @@ def environment() -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ANYWIRE_") and key != "PYTHONPATH"}
     plane = {f"ANYWIRE_TRANSPORTS__ZEROMQ__{each}_ADDRESSES": f"tcp://127.0.0.1:{free_port()}"
              for each in ("AGENT", "CLIENT")}  # fmt: skip
+    # Without environments of their own for builds, by which pip means 0: each would install setuptools anew.
+    quick = {} if SOAK else {"PIP_NO_BUILD_ISOLATION": "0"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return kept | plane | {"PATH": path, "PIP_QUIET": "1", "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
+    return kept | plane | quick | {"PATH": path, "PIP_QUIET": "1", "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
 
 
 @pytest.fixture

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from tests.packaging.own_environment import install, make_environment
 
 from built_files import faults
 from make_dist import make_dist
-from own_distributions import ROOT, distributions
+from own_distributions import distributions
 
 FOUND = distributions()
 OWN = {each.name for each in FOUND}
@@ -42,8 +41,6 @@ print(json.dumps(failed))
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if importlib.util.find_spec("build") is None:
-        pytest.skip("missing: build, which make test-system installs")
     folder = tmp_path_factory.mktemp("dist")
     make_dist(folder)
     return folder
@@ -53,16 +50,11 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The ``bin`` folder of an environment with `anywire[all]` of those wheels; what they need of others first."""
     folder = tmp_path_factory.mktemp("installed") / "env"
-    uv = shutil.which("uv")
-    make = [uv, "venv", "--quiet", f"--python={sys.executable}"] if uv else [sys.executable, "-m", "venv"]
-    subprocess.run([*make, str(folder)], check=True)
-    python = folder / "bin" / "python"
-    install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+    python = make_environment(folder)
     alone = environment(folder.parent) | {"HOME": os.environ.get("HOME", "")}  # without paths to this repository
-    constrained = [*install, "--quiet", "--constraint", str(ROOT / "constraints.txt")]
-    subprocess.run([*constrained, *others()], check=True, env=alone)
+    install(python, *others(), env=alone)
     # Of ours, nothing but these wheels can be found.
-    subprocess.run([*constrained, "--no-index", "--find-links", str(dist), "anywire[all]"], check=True, env=alone)
+    install(python, "--no-index", "--find-links", dist, "anywire[all]", env=alone)
     yield python.parent
     shutil.rmtree(folder)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 import pydantic
 import yaml
 
-from anywire.config import Config
+from anywire.config import MASK, Config
 from anywire.core_settings import FromCore, core_options
 from anywire.errors import ConfigError
 
@@ -174,8 +174,9 @@ def _model(annotation: object) -> type[pydantic.BaseModel] | None:
     return models[0] if len(models) == 1 and len(found) == 1 else None
 
 
-def fits(text: str, plugins: Plugins) -> None:
-    """Raise `ConfigError` unless a file with this text can be read, with the options of its plugins."""
+def fits(text: str, plugins: Plugins) -> bool:
+    """Raise `ConfigError` unless a file with this text can be read, with the options of its plugins. Tells whether a
+    secret is in it."""
     import tempfile
 
     from anywire.config_layers import load
@@ -184,6 +185,7 @@ def fits(text: str, plugins: Plugins) -> None:
     with tempfile.TemporaryDirectory(prefix="anywire-init-") as folder:
         path = Path(folder) / "anywire.yaml"
         path.write_text(text, encoding="utf-8")
-        _, faults = effective(load(path, environment={}), plugins)
+        shown, faults = effective(load(path, environment={}), plugins)
     if faults:
         raise ConfigError("; ".join(faults))
+    return MASK in str(shown)

@@ -31,6 +31,21 @@ SELECTORS: Mapping[str, str] = {
     "latency-based-routing": "latency",
 }
 KINDS: Mapping[str, str] = {"chat": "chat", "completion": "completion", "embedding": "embedding"}
+OF_PARAMETERS = ("model", "api_base", "api_key", "rpm", "tpm")
+OF_ROUTER = (
+    "routing_strategy", "num_retries", "timeout", "fallbacks", "redis_host", "redis_url", "context_window_fallbacks"
+)  # fmt: skip
+OF_LIBRARY = (
+    "num_retries", "request_timeout", "fallbacks", "success_callback", "failure_callback", "callbacks", "cache",
+    "context_window_fallbacks",
+)  # fmt: skip
+"""Keys of which something is said here; the others are told as they are."""
+HERE: Mapping[str, str] = {
+    "allowed_fails": ": set pipeline.breaker.errors",
+    "cooldown_time": ": set pipeline.breaker.recovery, in seconds",
+    "stream_timeout": ": set pipeline.next_token_timeout, in seconds",
+    "default_fallbacks": ": name the others of each model in pipeline.fallbacks",
+}
 _FROM_ENVIRONMENT = "os.environ/"
 
 
@@ -76,6 +91,8 @@ def converted(tree: Mapping[str, Any]) -> Converted:
     if fallbacks:
         settings["pipeline.fallbacks"] = fallbacks
     left += _not_carried(tree, router, library)
+    for section, found, read in (("router_settings", router, OF_ROUTER), ("litellm_settings", library, OF_LIBRARY)):
+        left += [f"{section}.{key}{HERE.get(str(key), '')}" for key in found if key not in read]
     return Converted(settings, left)
 
 
@@ -101,6 +118,9 @@ def _agents(entries: list[Any], left: list[str]) -> Iterator[dict[str, Any]]:
         if not address:
             left.append(f"model {name}: it has no api_base")
             continue
+        if address.startswith(_FROM_ENVIRONMENT):
+            left.append(f"model {name}: its api_base is in the environment, write it as base_url of an agent")
+            continue
         if provider.startswith("ollama") and not address.endswith("/v1"):
             address += "/v1"
         key = str(parameters.get("api_key") or "")
@@ -114,6 +134,7 @@ def _agents(entries: list[Any], left: list[str]) -> Iterator[dict[str, Any]]:
             left.append(f"model {name}: {address} has it under two names, of which {offered[name]} counts")
             continue
         offered[name] = inner
+        left += [f"model {name}: {each} of its litellm_params" for each in parameters if each not in OF_PARAMETERS]
         left += [f"model {name}: {each} is a limit of a key here (anywire keys create --{option})"
                  for each, option in (("rpm", "requests-per-minute"), ("tpm", "tokens-per-day"))
                  if parameters.get(each)]  # fmt: skip
@@ -131,7 +152,10 @@ def _agents(entries: list[Any], left: list[str]) -> Iterator[dict[str, Any]]:
 def _fallbacks(given: object) -> Iterator[tuple[str, list[str]]]:
     for each in given if isinstance(given, list) else ():
         if isinstance(each, Mapping):
-            yield from ((str(name), [str(one) for one in others]) for name, others in each.items())
+            for name, others in each.items():
+                named = [str(one) for one in (others if isinstance(others, list) else [others]) if one]
+                if named:
+                    yield str(name), named
 
 
 def _not_carried(tree: Mapping[str, Any], router: Mapping[str, Any], library: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,13 +89,13 @@ def init(
     if len(targets) > 1:
         head.insert(0, f"# yaml-language-server: $schema=./{SCHEMA}")
     text = Writer(config, plugins).text(head)
-    fits(text, plugins)
+    private = fits(text, plugins)
     for each in left:
         typer.echo(f"not carried over: {escaped(each)}", err=True)
     if to_stdout:
         sys.stdout.write(text)
         return
-    _write(file, text, force=force, private=bool(re.search(r"^[ -]*api_key: ", text, re.MULTILINE)))
+    _write(file, text, force=force, private=private)
     if len(targets) > 1:
         _write(targets[1], _schema_text(plugins), force=True)
     typer.echo(f"wrote {' and '.join(map(str, targets))}", err=True)

@@ -45,10 +45,10 @@ def up(
             help="Agents to start beyond those while tasks wait, at most. Short for --set on_demand.most=N.",
         ),
     ] = None,
-    page: Annotated[
+    no_page: Annotated[
         bool,
-        typer.Option(help="Serve the page in the browser at /ui, where anywire-service-ui is installed."),
-    ] = True,
+        typer.Option("--no-page", help="Serve no page at /ui. Default: serve it where the service ui is installed."),
+    ] = False,
 ) -> None:
     """Run an orchestrator and agents on this machine. They are started and ended together."""
     from anywire.cli.fleet_records import recording
@@ -64,7 +64,7 @@ def up(
     config = settled.config
     if on_demand is not None:
         config = replaced(config, on_demand=config.on_demand.model_dump() | {"most": on_demand})
-    if page:
+    if not no_page:
         config = assembly.with_page(config, plugins)
     count = f"{len(agent_configs(config, agents))} agents"
     if config.on_demand.most:
