@@ -306,6 +306,15 @@ def test_what_of_a_litellm_proxy_is_not_carried_over_is_told(tmp_path: Path) -> 
         assert told in done.stderr, told
 
 
+@pytest.mark.parametrize("fallbacks", ["[{a: [b, c]}]", "{a: [b, c]}"])
+def test_fallbacks_of_litellm_are_read_in_both_forms(tmp_path: Path, fallbacks: str) -> None:
+    models = "model_list: [{model_name: a, litellm_params: {model: gpt-5}}]"
+    (tmp_path / "litellm.yaml").write_text(f"{models}\nrouter_settings: {{fallbacks: {fallbacks}}}\n")
+    done = anywire(tmp_path, "init", "--from", "litellm.yaml", "--transport", "memory")
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "anywire.yaml", environment={}).pipeline.fallbacks == {"a": ("b", "c")}
+
+
 @pytest.mark.parametrize(
     ("options", "is_private"),
     [

@@ -150,7 +150,7 @@ def _agents(entries: list[Any], left: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _fallbacks(given: object) -> Iterator[tuple[str, list[str]]]:
-    for each in given if isinstance(given, list) else ():
+    for each in given if isinstance(given, list) else (given,):
         if isinstance(each, Mapping):
             for name, others in each.items():
                 named = [str(one) for one in (others if isinstance(others, list) else [others]) if one]
