@@ -11,7 +11,7 @@ RUN python -m venv /opt/anywire \
       "./plugins/transports/nats[nkeys]" ./plugins/transports/zeromq \
       ./plugins/services/alerts ./plugins/services/audit ./plugins/services/background \
       ./plugins/services/cache ./plugins/services/conversations ./plugins/services/deliberation ./plugins/services/nats \
-      ./plugins/services/placement ./plugins/services/ui
+      ./plugins/services/opentelemetry ./plugins/services/placement ./plugins/services/ui
 
 FROM python:3.12-slim-bookworm
 COPY --from=build /opt/anywire /opt/anywire

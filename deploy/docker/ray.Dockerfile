@@ -13,7 +13,7 @@ RUN engines="" && for each in ${ENGINES}; do engines="${engines} ./plugins/engin
       ./plugins/transports/nats ./plugins/transports/zeromq \
       ./plugins/services/alerts ./plugins/services/audit ./plugins/services/background \
       ./plugins/services/cache ./plugins/services/conversations ./plugins/services/deliberation ./plugins/services/nats ./plugins/services/placement \
-      ./plugins/services/ui
+      ./plugins/services/opentelemetry ./plugins/services/ui
 
 # The version of Ray is that of constraints.txt. Head, workers and orchestrator have the same.
 FROM rayproject/ray:2.60.0-py312-cpu

@@ -495,17 +495,19 @@ async def test_an_answer_that_was_to_be_replaced_does_not_come_back_with_a_resta
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "PAUSE", 0.0)
+    failed, loop = asyncio.Event(), asyncio.get_running_loop()
     async with caching(tmp_path, store="sqlite") as bench:
         await ask(bench, chat("1"))
         assert await ask(bench, chat("1")) == ("hit", "0  m w1 é😀\n")
         with monkeypatch.context() as broken:
 
             def full(*_: object) -> None:
+                loop.call_soon_threadsafe(failed.set)
                 raise PluginFailed("no space left")
 
             broken.setattr(AnswerFile, "put", full)
             assert (await ask(bench, chat("1"), cache_control="no-cache"))[0] == "miss"
-            assert (await ask(bench, chat("1")))[0] == "miss"
+            await expect(failed.wait(), "the write that fails, after the answer")
         assert (await ask(bench, chat("2")))[0] == "miss"  # the disk is well again
     async with caching(tmp_path, store="sqlite") as bench:
         assert (await ask(bench, chat("1")))[0] == "miss"

@@ -160,7 +160,7 @@ async def test_status_and_slots(engine: Watched) -> None:
     assert engine.status().models == ("tiny-chat",)
     assert engine.slots == 2
     assert engine.history == ["starting", "ready"]
-    assert engine.capabilities == ("chat", "completion", "resume")
+    assert engine.capabilities == ("chat", "completion", "tokenize", "detokenize", "resume")
     assert os.getsid(engine.pid) != os.getsid(0)
 
 

@@ -455,7 +455,20 @@ async def test_what_is_no_handshake_is_refused_in_the_same_form() -> None:
 
 LOCAL = ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:80", "https://app.localhost", "HTTP://LOCALHOST"]
 FOREIGN = ["https://evil.example", "null", "http://localhost.evil.example", "http://127.0.0.1.evil.example", "file://",
-           "http://10.0.0.7:8080", "", "http://[::1", "https://good.example:444", "http://good.example"]  # fmt: skip
+           "http://10.0.0.7.evil", "", "http://[::1", "https://good.example:444", "http://good.example"]  # fmt: skip
+
+
+@pytest.mark.parametrize("socket_path", PATHS)
+async def test_a_page_of_another_address_is_refused(socket_path: str) -> None:
+    async with (
+        serving(says("x")) as served,
+        aiohttp.ClientSession(headers={"Origin": "http://10.0.0.7:8080"}) as session,
+    ):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(served.url + socket_path)
+        assert refused.value.status == 403
+        async with session.post(f"{served.url}/v1/chat/completions", data="{}") as answer:
+            assert answer.status == 403
 
 
 @pytest.mark.parametrize("socket_path", PATHS)

@@ -137,6 +137,7 @@ def test_a_fleet_from_start_to_end_says_each_thing_once(tmp_path: Path, dds_doma
     up.end()
     assert all(found), up.errors()
     assert [(each[1], each[2].split()[0]) for each in found if each] == [
+        ("INFO", "service"),  # the page
         ("INFO", "agent"),
         ("INFO", "agent"),
         ("INFO", "POST"),

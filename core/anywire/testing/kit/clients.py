@@ -8,8 +8,9 @@ import pytest
 
 from anywire import errors
 from anywire.messages import TaskRequest
+from anywire.offers import read_offers
 from anywire.submission import Submission
-from anywire.testing.doubles import MODEL, OFFERS, Script
+from anywire.testing.doubles import MODEL, Script
 from anywire.testing.kit.answers import chat, echo, following, rest, script_fields
 from anywire.testing.patience import expect
 from anywire.testing.rig import Rig, read, submit
@@ -89,7 +90,8 @@ class ClientTests:
         await rig.fleet(child, "agent")
         parent = await rig.pipeline(child.info.hub_id, only=child.info.hub_id)
         joined = next(agent for agent in parent.agents() if agent.agent_id == child.info.hub_id)
-        assert (joined.status.offers, joined.status.slots) == (OFFERS, 3)
+        offered = [(offer.model, offer.kinds) for offer in read_offers(joined.status.offers)]
+        assert (offered, joined.status.slots) == ([(MODEL, ("chat",))], 3)
         assert [agent.agent_id for agent in child.agents()] == ["a"]
         scripts = [Script(tag=f"s{number}", chunks=100) for number in range(6)]
         texts = await asyncio.gather(*(read(submit(parent, script)) for script in scripts))
