@@ -108,6 +108,7 @@ async def test_members_here_and_elsewhere_answer_one_task_together(tmp_path: Pat
         orchestrator(server, tmp_path, worker={}, collector={}),
     ):
         await others.stream(STREAM, "agent.requests")
+        await others.stream("AGENT_RESPONSES", "agent.response.>")
         for number, role in enumerate(("DEV", "QA")):
             await others.tell(request(number, role, agents=3, task="t"))
         theirs = {"task_id": "t", "agent_id": "theirs", "role": "DATA", "num_agents": 3, "proposal": "mine"}
