@@ -21,7 +21,6 @@ import msgspec
 
 from anywire.config import Config
 from anywire.errors import AnywireError, ConfigError, InvalidRequest
-from anywire.event_bus import EventBus
 from anywire.events import ConfigReloaded
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import LIVE
@@ -70,14 +69,13 @@ class Reload:
     async def listening(self) -> AsyncIterator[None]:
         """Be asked by SIGHUP from now on."""
         loop = asyncio.get_running_loop()
-        number = getattr(signal, "SIGHUP", None)  # not on Windows
-        listens = number is not None and not _has_terminal()
-        if listens and number is not None:
+        number = None if _has_terminal() else getattr(signal, "SIGHUP", None)  # not on Windows
+        if number is not None:
             loop.add_signal_handler(number, self._signalled)
         try:
             yield
         finally:
-            if listens and number is not None:
+            if number is not None:
                 loop.remove_signal_handler(number)
             for task in self._signals:
                 task.cancel()
@@ -158,8 +156,7 @@ class Reload:
 
     def _tell(self, error: str, restart: tuple[str, ...]) -> None:
         if self._orchestrator is not None:
-            events: EventBus = self._orchestrator.events
-            events.publish(ConfigReloaded, what="config", error=error, restart=restart)
+            self._orchestrator.events.publish(ConfigReloaded, what="config", error=error, restart=restart)
 
     async def _answer(self, request: Request) -> Response:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -26,16 +25,17 @@ from anywire_gateway_openai.body import BodyRoom, BodyShare, read_body
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.catalogue import json_response
 from anywire_gateway_openai.default_model import DefaultModel
-from anywire_gateway_openai.headers import answer_headers, stages_text
-from anywire_gateway_openai.idempotency import KeptAnswers, Reader, digest_of
+from anywire_gateway_openai.headers import answer_headers
+from anywire_gateway_openai.idempotency import KeptAnswers, digest_of
 from anywire_gateway_openai.notes import HEADERS, MODEL, TASK
 from anywire_gateway_openai.once import Once
 from anywire_gateway_openai.openapi.form import described
-from anywire_gateway_openai.reading import ProgressReader, Read, next_chunks
+from anywire_gateway_openai.opened_task import OpenedTask, opened
+from anywire_gateway_openai.reading import ProgressReader, Read
 from anywire_gateway_openai.request_headers import TaskHeaders, task_headers
 from anywire_gateway_openai.sse import progress_comment
 from anywire_gateway_openai.streamed_answer import StreamedAnswer
-from anywire_gateway_openai.tasks import cancel_for, nothing, tell_whose, telling_decision
+from anywire_gateway_openai.tasks import cancel_for, nothing, tell_whose
 from anywire_gateway_openai.translated_body import translated
 from anywire_gateway_openai.validation import CheckedFields, check_fields, members_of
 from anywire_gateway_openai.whole.tokenizers import counting, is_tokenized, token_count
@@ -154,54 +154,25 @@ class MessageHandlers:
 
     async def _answer(self, request: web.BaseRequest, turn: _Turn) -> web.StreamResponse:
         submission, headers = turn.submission, turn.headers
-        reader: Reader | None = None
-        if turn.digest:
-            reader, stream = self._once.begin(request, headers.idempotency_key, turn.digest, submission)
-            read, result = partial(next_chunks, reader), reader.result
-        else:
-            stream = self._context.submit(submission)
-            read, result = partial(next_chunks, stream), stream.result
-        request[TASK] = stream
-        caller = submission.caller
-        explain = telling_decision(self._context, request, stream, caller) if headers.explain else nothing
-        try:
+        with opened(request, self._context, self._once, submission, headers, turn.digest) as task:
             if submission.stream:
-                encoder = _Encoder(turn, stream)
-                if not headers.progress or reader is not None:
-                    return await self._stream(request, encoder, stream, read, explain, reader)
-                progress = ProgressReader(stream)
+                if not headers.progress or task.reader is not None:
+                    return await self._stream(request, turn, task, task.chunks)
+                progress = ProgressReader(task.stream)
                 try:
-                    return await self._stream(request, encoder, stream, progress.next, explain)
+                    return await self._stream(request, turn, task, progress.next)
                 finally:
                     progress.close()
-            chunk = await result()
-            explain()
+            chunk, stream = await task.result(), task.stream
             message = _message(chunk, stream.task_id, stream.model or submission.model, turn.stop_sequences)
-            stages = ("x-anywire-stages", stages_text(stream.stages.spans_ms()))
-            return await write_json(request, message, [*answer_headers(stream, turn.ignored), stages])
-        except BaseException as error:
-            if reader is None:
-                cancel_for(stream, error)
-            tell_whose(error, stream, explain)
-            raise
-        finally:
-            if reader is not None:
-                reader.close()
+            return await write_json(request, message, task.headers(turn.ignored))
 
-    async def _stream(
-        self,
-        request: web.BaseRequest,
-        encoder: _Encoder,
-        stream: TaskStream,
-        read: Read,
-        explain: Callable[[], None],
-        reader: Reader | None = None,
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.BaseRequest, turn: _Turn, task: OpenedTask, read: Read) -> web.StreamResponse:
         answer = StreamedAnswer(
-            request, stream, self._write_timeout, self._keep_alive, encoder.ignored, keep_alive=PING
+            request, task.stream, self._write_timeout, self._keep_alive, turn.ignored, keep_alive=PING
         )
-        cancel = stream.cancel if reader is None else nothing
-        return await answer.write_all(read, encoder, first=explain, failed=failed, cancel=cancel)
+        encoder = _Encoder(turn, task.stream)
+        return await answer.write_all(read, encoder, first=task.explain, failed=failed, cancel=task.cancel)
 
 
 class _Encoder:
@@ -209,7 +180,6 @@ class _Encoder:
     answers."""
 
     def __init__(self, turn: _Turn, stream: TaskStream) -> None:
-        self.ignored = turn.ignored
         self._turn, self._stream = turn, stream
         self._events: MessageEvents | NativeEvents | None = None
 
