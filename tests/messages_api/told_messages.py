@@ -9,6 +9,8 @@ from typing import Any
 import pydantic
 from anthropic.types import Message, RawMessageStreamEvent
 
+from anywire_gateway_openai.anthropic.blocks import INVALID_JSON
+
 _events: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(RawMessageStreamEvent)
 
 
@@ -34,7 +36,7 @@ def events_of(data: bytes) -> list[dict[str, Any]]:
 
 def put_together(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The message that a client has at the end of a stream. Its blocks come one after another. The arguments of a call
-    that ``max_tokens`` has cut may be unfinished: they are the text, then."""
+    that ``max_tokens`` has cut may be unfinished: they are told as in a message that comes whole, then."""
     message: dict[str, Any] = {}
     is_cut = any(each.get("delta", {}).get("stop_reason") == "max_tokens" for each in events)
     pieces: list[str] = []
@@ -75,7 +77,7 @@ def _arguments(said: str, is_cut: bool) -> Any:
     except ValueError:
         if not is_cut:
             raise
-        return said
+        return {INVALID_JSON: said}
 
 
 def said_in(content: Sequence[Any]) -> list[dict[str, Any]]:
