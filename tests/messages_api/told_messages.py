@@ -9,7 +9,7 @@ from typing import Any
 import pydantic
 from anthropic.types import Message, RawMessageStreamEvent
 
-from anywire_gateway_openai.anthropic.blocks import INVALID_JSON
+from anywire_gateway_openai.anthropic.messages import INVALID_JSON
 
 _events: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(RawMessageStreamEvent)
 
