@@ -1,4 +1,4 @@
-"""The answers of `peers.engine` as an engine of Anywire, for agents that answer by themselves: a file for ``plugins``."""
+"""The answers of `peers.engine` as an engine of Anywire, for agents that answer by themselves: for ``plugins``."""
 
 from __future__ import annotations
 

@@ -138,7 +138,8 @@ class Connection(asyncio.Protocol):
         if len(self._arrivals) != self._tokens or not self._done or not self._in_order:
             how = "" if self._done else ", without its end"
             order = "" if self._in_order else ", out of order"
-            return f"a stream of {len(self._arrivals)} tokens instead of {self._tokens}{how}{order}: {self._body[:200]!r}"
+            count = f"{len(self._arrivals)} tokens instead of {self._tokens}"
+            return f"a stream of {count}{how}{order}: {self._body[:200]!r}"
         return ""
 
     def _count(self) -> None:

@@ -8,9 +8,9 @@ clients; 32 streams of 64 tokens that come as fast as they can; 16 streams of 32
 every system once, started afresh and alone, in an order drawn anew. Processor time and wake-ups are those of all the
 system's processes, without the engines behind it; where Anywire's agents answer by themselves, they are in it.
 
-A system that is not here is left out, with a word; ``--install`` first installs those that the registry has (vllm-router,
-smg, sglang-router: 40 MB each; LiteLLM and Dynamo: 500 MB each) into $PEERS_HOME. A wrong answer, or one that breaks off,
-fails the row of its system, and the command.
+A system that is not here is left out, with a word. ``--install`` first installs into $PEERS_HOME what the registry has:
+vllm-router, smg and sglang-router with some 40 MB each, LiteLLM and Dynamo with some 500 MB each. A wrong answer, or one
+that breaks off, fails the row of its system, and the command.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def commit() -> str:
 def tell(one: Measured) -> None:
     """A line for each measurement as it comes."""
     figures = "  ".join(f"{each} {shown(one.figures.get(each), BY_NAME[each])}" for each in MAIN)
-    failed = f"  {one.errors} errors: {one.error}" if one.errors else ""
-    print(f"round {one.round + 1} {one.system:22} {figures}  others {one.others:.2f}{failed}", file=sys.stderr, flush=True)
+    told = f"round {one.round + 1} {one.system:22} {figures}  others {one.others:.2f}"
+    print(told + (f"  {one.errors} errors: {one.error}" if one.errors else ""), file=sys.stderr, flush=True)
 
 
 def measure(given: argparse.Namespace, systems: Sequence[System], folder: Path) -> Run:
@@ -136,14 +136,14 @@ def told(run: Run, folder: Path | None) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="NAMES", help="systems to measure, with commas; default: all")
-    parser.add_argument("--rounds", type=int, default=5, help="default: 5; fewer where no further one fits into --minutes")
+    parser.add_argument("--rounds", type=int, default=5, help="default: 5, as far as they fit into --minutes")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each phase; default: 1.5")
     parser.add_argument("--minutes", type=float, default=12.0, help="of all rounds together; default: 12")
     parser.add_argument("--seed", type=int, default=1, help="of the order; default: 1")
     parser.add_argument("--revision", default="", metavar="COMMIT", help="measure Anywire of this commit as well")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="keep tables (peers.md) and all rounds (peers.json)")
     parser.add_argument("--install", action="store_true", help="first install what the registry has")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="print an earlier run's peers.json, and measure nothing")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="print what an earlier run kept (peers.json)")
     given = parser.parse_args()
     if given.report is not None:
         sys.exit(1 if told(msgspec.json.decode(given.report.read_bytes(), type=Run), given.out) else 0)

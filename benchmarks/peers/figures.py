@@ -51,7 +51,7 @@ BY_NAME = {each.name: each for each in FIGURES}
 
 def of_phase(phase: Phase, tally: Tally, began: int, until: int, spent: Used | None) -> Figures:
     """The figures of one phase, which was measured between two moments. Rates count what came between them, the rest
-    counts every answer. ``spent`` is what the system used for it, None where there is none. Empty without any answer."""
+    counts every answer. ``spent`` is what the system used for it, None where there is none. Empty without an answer."""
     found: Figures = {}
     seconds = (until - began) / 1e9
     items = len(tally.arrivals) if phase.tokens else len(tally.requests)

@@ -33,7 +33,7 @@ ROUTERS = {
     "smg": Router(packages=["smg==1.13.0"]),
     "sglang-router": Router(packages=["sglang-router==0.3.2"]),
     "litellm": Router(packages=["litellm[proxy]==1.108.7", "httptools"]),
-    # Much of what it requires is for engines and for planning: what its frontend and a worker of one's own need is named.
+    # Much of what it requires is for engines and for planning: named is what its frontend and a worker need.
     "dynamo": Router(
         alone=["ai-dynamo==1.6.1", "ai-dynamo-runtime==1.6.1"],
         packages=[

@@ -16,7 +16,7 @@ LINUX = platform.system() == "Linux"
 
 
 class Used(NamedTuple):
-    """Seconds of processor time, and how often a thread went to sleep and was woken (its voluntary context switches)."""
+    """Seconds of processor time, and how often threads went to sleep and were woken: voluntary context switches."""
 
     cpu: float
     wakeups: int

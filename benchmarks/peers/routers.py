@@ -1,7 +1,7 @@
 """The other routers: how each is started with its quickest settings that pass everything on, by turns to each engine.
 
-Access logs are off, and so is what a router does beside it (databases, telemetry). Programs from the registry are looked
-for below `home`, each in an environment of its own (`peers.install`).
+Access logs are off, and so is what a router does beside it (databases, telemetry). Programs from the registry are
+looked for below `home`, each in an environment of its own (`peers.install`).
 """
 
 from __future__ import annotations

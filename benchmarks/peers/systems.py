@@ -137,8 +137,8 @@ async def _processes(commands: Sequence[Command], folder: Path) -> AsyncGenerato
 async def _answered(
     urls: Sequence[str], processes: Sequence[subprocess.Popen[bytes]], folder: Path, said: str = ""
 ) -> None:
-    """Ask until one request has been answered well, and the log has ``said`` in it: how far a foreign process is, nothing
-    else tells."""
+    """Ask until one request has been answered well, and the log has ``said`` in it: nothing else tells how far a foreign
+    process is."""
     deadline = time.monotonic() + READY_TIMEOUT
     pause = 0.005
     while True:

@@ -1,4 +1,4 @@
-"""The comparison with other routers counts what was answered, and nothing else: its client, its engine, its arithmetic."""
+"""The comparison with other routers counts what was answered and nothing else: its client, engine and arithmetic."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -322,10 +322,12 @@ def test_tables_are_whole_in_both_forms() -> None:
 async def test_what_processes_use_is_counted_with_all_their_threads() -> None:
     code = (
         "import sys, threading, time\n"
+        "done, held = threading.Event(), threading.Event()\n"
         "def work():\n"
         "    for _ in range(60): time.sleep(0.0005)\n"
+        "    done.set(); held.wait()\n"
         "sys.stdin.readline()\n"
-        "thread = threading.Thread(target=work); thread.start(); thread.join()\n"
+        "threading.Thread(target=work, daemon=True).start(); done.wait()\n"
         "end = time.process_time() + 0.05\n"
         "while time.process_time() < end: pass\n"
         "print(flush=True); sys.stdin.readline()\n"
@@ -341,23 +343,29 @@ async def test_what_processes_use_is_counted_with_all_their_threads() -> None:
         assert meters.memory([process.pid]) > 2**20
         process.stdin.close()
     assert spent.cpu >= 0.05
-    assert spent.wakeups >= 1
+    assert spent.wakeups >= 60
     assert meters.read([process.pid]) == {}
 
 
-class Broken(System):
-    """Its process ends at once."""
+class Other(System):
+    """One process of Python that does not serve."""
 
-    def commands(self, place: Place):  # type: ignore[no-untyped-def]
-        from contextlib import nullcontext
+    def __init__(self, code: str) -> None:
+        super().__init__("other")
+        self._code = code
 
-        return nullcontext([Command([sys.executable, "-c", "print('no such option'); raise SystemExit(3)"])])
+    @contextmanager
+    def commands(self, place: Place) -> Generator[list[Command], None, None]:
+        yield [Command([sys.executable, "-c", self._code])]
+
+
+BROKEN = "print('no such option'); raise SystemExit(3)"
 
 
 async def test_a_round_without_any_system_and_with_one_that_does_not_start(tmp_path: Path) -> None:
     async with engines_running(1, tmp_path / "engines") as (engines, processes):
         direct = await rounds.measure(Direct("direct"), 0, engines, processes, tmp_path / "direct", 0.1)
-        broken = await rounds.measure(Broken("broken"), 0, engines, processes, tmp_path / "broken", 0.1)
+        broken = await rounds.measure(Other(BROKEN), 0, engines, processes, tmp_path / "broken", 0.1)
     assert (direct.errors, direct.error) == (0, "")
     assert {f"{phase.name}_rate" for phase in PHASES} <= set(direct.figures)
     assert not broken.started
@@ -418,15 +426,9 @@ async def test_anywire_and_a_proxy_are_measured(tmp_path: Path) -> None:
 
 
 async def test_a_system_that_never_answers_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Idle(System):
-        def commands(self, place: Place):  # type: ignore[no-untyped-def]
-            from contextlib import nullcontext
-
-            return nullcontext([Command([sys.executable, "-c", "import time; time.sleep(600)"])])
-
     monkeypatch.setattr("peers.systems.READY_TIMEOUT", 0.2)
     began = time.monotonic()
     with pytest.raises(NotReady, match="not ready after"):
-        async with running(Idle("idle"), [], tmp_path / "idle"):
+        async with running(Other("import time; time.sleep(600)"), [], tmp_path / "idle"):
             pass
     assert time.monotonic() - began < PATIENCE
