@@ -32,7 +32,7 @@ import msgspec
 from cost import ROOT, checked_out
 from peers.figures import BY_NAME
 from peers.install import install
-from peers.ours import PREFIX, TRANSPORTS, anywire
+from peers.ours import PREFIX, TRANSPORTS, anywire, earlier
 from peers.report import MAIN, Run, notes, shown, tables
 from peers.rounds import Measured, measure_all
 from peers.routers import routers
@@ -51,7 +51,7 @@ def known_systems(named: Sequence[str]) -> list[System]:
 def transports_of(names: Iterable[str]) -> list[str]:
     """The transports of those of these names that are Anywire's."""
     ours = [each.removeprefix(PREFIX) for each in names if each.startswith(PREFIX)]
-    return list(dict.fromkeys(each.partition("@")[0].partition("-")[0] for each in ours))
+    return list(dict.fromkeys(each.partition("-")[0] for each in ours))
 
 
 def chosen(systems: Sequence[System], only: Sequence[str]) -> list[System]:
@@ -114,7 +114,7 @@ def measure(given: argparse.Namespace, systems: Sequence[System], folder: Path) 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         found = runner.run(work())
     for each in found:
-        if each.started or each.system.startswith(PREFIX):
+        if each.started or (each.system.startswith(PREFIX) and "@" not in each.system):
             run.measured.append(each)
         else:
             run.left_out[each.system] = f"did not start here: {each.error}"
@@ -155,9 +155,8 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anywire-")))
         if given.revision:
             tree = stack.enter_context(checked_out(given.revision))
-            wanted = {f"{each.name}@{given.revision}" for each in systems if each.name.startswith(PREFIX)}
-            earlier = anywire(tree, f"@{given.revision}", transports_of(wanted))
-            systems += [each for each in earlier if each.name in wanted]
+            before = [earlier(each, tree, f"@{given.revision}") for each in systems]
+            systems += [each for each in before if each is not None]
         failed = told(measure(given, systems, folder), given.out)
     sys.exit(1 if failed else 0)
 
