@@ -9,8 +9,8 @@ every system once, started afresh and alone, in an order drawn anew. Processor t
 system's processes, without the engines behind it; where Anywire's agents answer by themselves, they are in it.
 
 A system that is not here is left out, with a word. ``--install`` first installs into $PEERS_HOME what the registry has:
-vllm-router, smg and sglang-router with some 40 MB each, LiteLLM and Dynamo with some 500 MB each. A wrong answer, or one
-that breaks off, fails the row of its system, and the command.
+vllm-router, smg and sglang-router with some 40 MB each, LiteLLM and Dynamo with some 500 MB each. A wrong answer, or
+one that breaks off, fails the row of its system, and the command.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -98,6 +99,8 @@ def measure(given: argparse.Namespace, systems: Sequence[System], folder: Path) 
     )
 
     async def work() -> list[Measured]:
+        if (task := asyncio.current_task()) is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         async with engines_running(ENGINES, folder / "engines") as (engines, processes):
             return await measure_all(
                 here,
@@ -112,7 +115,10 @@ def measure(given: argparse.Namespace, systems: Sequence[System], folder: Path) 
             )
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        found = runner.run(work())
+        try:
+            found = runner.run(work())
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            sys.exit("stopped; everything that was started has ended")
     for each in found:
         if each.started or (each.system.startswith(PREFIX) and "@" not in each.system):
             run.measured.append(each)

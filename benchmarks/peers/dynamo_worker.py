@@ -1,5 +1,5 @@
-"""A worker of NVIDIA Dynamo that answers as `peers.engine` does: ``python -m peers.dynamo_worker`` in the environment of
-Dynamo. Its frontend reaches it by its own request plane, so that both are what a request costs there."""
+"""A worker of NVIDIA Dynamo that answers as `peers.engine` does: ``python -m peers.dynamo_worker`` in Dynamo's own
+environment. Its frontend reaches it by its own request plane, so that both are what a request costs there."""
 
 from __future__ import annotations
 

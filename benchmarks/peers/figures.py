@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -53,18 +53,17 @@ def of_phase(phase: Phase, tally: Tally, began: int, until: int, spent: Used | N
     """The figures of one phase, which was measured between two moments. Rates count what came between them, the rest
     counts every answer. ``spent`` is what the system used for it, None where there is none. Empty without an answer."""
     found: Figures = {}
-    seconds = (until - began) / 1e9
     items = len(tally.arrivals) if phase.tokens else len(tally.requests)
     if not items:
         return found
     if phase.tokens:
-        found[f"{phase.name}_rate"] = within(tally.arrivals, began, until) / seconds
+        found[f"{phase.name}_rate"] = rate(tally.arrivals, began, until, phase.clients * phase.tokens)
         found[f"{phase.name}_first"] = percentile(tally.firsts, 50) / 1000
         found[f"{phase.name}_way"] = percentile(tally.ways, 50) / 1000
         found[f"{phase.name}_way_p99"] = percentile(tally.ways, 99) / 1000
     else:
         times = [ended - sent for sent, ended in tally.requests]
-        found[f"{phase.name}_rate"] = within([ended for _, ended in tally.requests], began, until) / seconds
+        found[f"{phase.name}_rate"] = rate([ended for _, ended in tally.requests], began, until, phase.clients)
         found[f"{phase.name}_p50"] = percentile(times, 50) / 1000
         found[f"{phase.name}_p99"] = percentile(times, 99) / 1000
     if spent is not None:
@@ -73,9 +72,13 @@ def of_phase(phase: Phase, tally: Tally, began: int, until: int, spent: Used | N
     return found
 
 
-def within(moments: Iterable[int], began: int, until: int) -> int:
-    """How many of these moments lie between two."""
-    return sum(began <= each < until for each in moments)
+def rate(moments: Sequence[int], began: int, until: int, least: int) -> float:
+    """How many of these moments there are a second, between two; up to the last of all where less than ``least`` lie
+    there, because a single answer took as long as the phase."""
+    count = sum(began <= each < until for each in moments)
+    if count < least:
+        count, until = len(moments), max(*moments, began + 1)
+    return 1e9 * count / (until - began)
 
 
 def percentile(values: Sequence[int], percent: float) -> float:

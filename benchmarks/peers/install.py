@@ -37,8 +37,8 @@ ROUTERS = {
     "dynamo": Router(
         alone=["ai-dynamo==1.6.1", "ai-dynamo-runtime==1.6.1"],
         packages=[
-            "aiohttp", "certifi", "kubernetes", "msgspec", "orjson", "prometheus-client", "pydantic", "pyzmq", "redis",
-            "tqdm", "transformers>=4.56,<5", "typing-extensions", "uvloop", "zstandard",
+            "aiohttp", "certifi", "kubernetes>=32.0.1,<33", "msgspec", "orjson", "prometheus-client",
+            "pydantic<=2.13.5", "pyzmq", "redis", "tqdm", "transformers>=4.56,<5", "typing-extensions", "uvloop", "zstandard",
         ],
     ),
 }  # fmt: skip
@@ -64,7 +64,11 @@ def _install(folder: Path, router: Router) -> None:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     uv = shutil.which("uv")
-    command = [uv, "pip", "install", "--quiet", "--python", str(python)] if uv else [str(python), "-m", "pip", "install", "-q"]
+    command = (
+        [uv, "pip", "install", "--quiet", "--python", str(python)]
+        if uv
+        else [str(python), "-m", "pip", "install", "-qq"]
+    )
     for options, packages in ((["--no-deps"], router.alone), ([], router.packages)):
         if packages:
             subprocess.run([*command, *options, *packages], check=True)

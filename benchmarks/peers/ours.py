@@ -30,7 +30,13 @@ class Anywire(System):
     """``tree`` is the checkout that is run, and ``more`` are further options of the transport."""
 
     def __init__(
-        self, name: str, transport: str, *, tree: Path = ROOT, passes_on: bool = False, more: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        transport: str,
+        *,
+        tree: Path = ROOT,
+        passes_on: bool = False,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(name)
         self._transport, self._tree, self._passes_on, self.more = transport, tree, passes_on, more or {}

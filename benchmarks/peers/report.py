@@ -107,7 +107,7 @@ def notes(run: Run) -> list[str]:
     count = len({each.round for each in run.measured})
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     found = [
-        f"{run.when}, {run.machine}, commit {run.commit}; {count} rounds of {run.seconds:g} s a phase, seed {run.seed}; "
+        f"{run.when}, {run.machine}, commit {run.commit}; {count} rounds, {run.seconds:g} s a phase, seed {run.seed}; "
         f"load {run.load[0]:.1f} before, {run.load[1]:.1f} after; others used up to {loud:.2f} cores in a phase",
         f"versions: {versions}" if versions else "",
         *(f"failed: {name}: {what}" for name, what in run.failures().items()),

@@ -105,7 +105,9 @@ http {{
         )
         path = place.folder / "nginx.conf"
         path.write_text(conf)
-        yield [Command([self._program(), "-c", str(path), "-p", str(place.folder), "-e", str(place.folder / "nginx.log")])]
+        yield [
+            Command([self._program(), "-c", str(path), "-p", str(place.folder), "-e", str(place.folder / "nginx.log")])
+        ]
 
     @staticmethod
     def _program() -> str:
@@ -131,7 +133,7 @@ class Installed(System):
     @contextmanager
     def commands(self, place: Place) -> Generator[Sequence[Command], None, None]:
         program = str(installed(self.name, self._program))
-        yield [Command([program, *self._arguments(place)], OFFLINE | self._environment)]
+        yield [Command([program, *self._arguments(place)], {**OFFLINE, **self._environment})]
 
 
 def _by_turns(*first: str, log_level: str) -> Callable[[Place], Sequence[str]]:

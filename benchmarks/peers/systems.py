@@ -92,8 +92,7 @@ class Running(NamedTuple):
 @asynccontextmanager
 async def running(system: System, engines: Sequence[str], folder: Path) -> AsyncGenerator[Running, None]:
     """Start a system, and end all its processes afterwards. Raises `NotReady`."""
-    folder.mkdir()
-    place = Place(free_port(), engines, folder)
+    place = Place(free_port(), engines, _made(folder))
     with system.commands(place) as commands:
         began = time.monotonic()
         async with _processes(commands, folder) as started:
@@ -105,7 +104,7 @@ async def running(system: System, engines: Sequence[str], folder: Path) -> Async
 @asynccontextmanager
 async def engines_running(count: int, folder: Path) -> AsyncGenerator[tuple[list[str], list[int]], None]:
     """The URLs and processes of so many engines."""
-    folder.mkdir()
+    _made(folder)
     ports = [free_port() for _ in range(count)]
     urls = [f"http://{HOST}:{port}" for port in ports]
     async with _processes([python_command("peers.engine", str(port)) for port in ports], folder) as started:
@@ -137,8 +136,8 @@ async def _processes(commands: Sequence[Command], folder: Path) -> AsyncGenerato
 async def _answered(
     urls: Sequence[str], processes: Sequence[subprocess.Popen[bytes]], folder: Path, said: str = ""
 ) -> None:
-    """Ask until one request has been answered well, and the log has ``said`` in it: nothing else tells how far a foreign
-    process is."""
+    """Ask until one request has been answered well, and the log has ``said`` in it: how far a foreign process is,
+    nothing else tells."""
     deadline = time.monotonic() + READY_TIMEOUT
     pause = 0.005
     while True:
@@ -161,12 +160,17 @@ async def _answered(
         pause = min(2 * pause, 0.02)
 
 
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def _start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANYWIRE_")}
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
             command.arguments,
-            env=environment | command.environment,
+            env={**environment, **command.environment},
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 MODEL = "bench"
 PATH = "/v1/chat/completions"
 PROMPT = (
-    "You keep the log of a harbour. Below is what the last watch noted. Say in one paragraph what the next watch has to "
-    "look after, and leave out what is in order. Noted: the ferry came in at seven with one engine, the crane on quay "
-    "two was greased, two lights of the mole are dark, the tide gauge agrees."
+    "You keep the log of a harbour. Below is what the last watch noted. Say in one paragraph what the next watch has "
+    "to look after, and leave out what is in order. Noted: the ferry came in at seven with one engine, the crane on "
+    "quay two was greased, two lights of the mole are dark, the tide gauge agrees."
 )
 """300 bytes, as most questions of one line or two have."""
 WORDS = [f"word{number}" for number in range(20)]

@@ -15,19 +15,20 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.long_form import SOAK, examples
+from tests.patience import PATIENCE
+
 from peers import aims, meters, rounds, workload
 from peers.client import MOST_ERRORS, Clients, Connection, Tally
 from peers.engine import AFTER_TOKEN, BEFORE_TOKEN, BEGIN, CHAT, END
 from peers.engine import Connection as EngineConnection
 from peers.figures import Figures, medians, of_phase, ratio
-from peers.install import ROUTERS, version_of
+from peers.install import ROUTERS
 from peers.ours import Anywire, anywire
 from peers.report import Run, Table, notes, tables
-from peers.routers import Installed, routers
+from peers.routers import Installed, routers, version_of
 from peers.systems import Command, Direct, NotReady, Place, System, engines_running, running
 from peers.workload import BURST_TOKENS, PACED_TOKENS, PHASES, Phase
-from tests.long_form import SOAK, examples
-from tests.patience import PATIENCE
 
 WHOLE, STREAMS = Phase("many", 3), Phase("burst", 3, BURST_TOKENS)
 US = 1000
@@ -229,17 +230,24 @@ def test_the_request_has_the_length_it_says() -> None:
 def test_figures_count_what_lies_within_the_phase() -> None:
     tally = Tally()
     tally.requests = [(0, 100 * US), (0, 200 * US), (500 * US, 1100 * US)]
-    found = of_phase(Phase("many", 3), tally, 0, 1000 * US, meters.Used(0.0003, 6))
+    found = of_phase(Phase("many", 2), tally, 0, 1000 * US, meters.Used(0.0003, 6))
     assert found["many_rate"] == pytest.approx(2 / 0.001)  # the third came after the end
     assert found["many_p50"] == 200
     assert found["many_cpu"] == pytest.approx(100)  # of all three
     assert found["many_wakeups"] == 2
     tally.arrivals, tally.ways, tally.firsts = [10 * US, 20 * US, 2000 * US], [5 * US, 7 * US, 9 * US], [4 * US]
-    burst = of_phase(Phase("burst", 1, 3), tally, 0, 1000 * US, None)
+    burst = of_phase(Phase("burst", 1, 2), tally, 0, 1000 * US, None)
     assert burst["burst_rate"] == pytest.approx(2 / 0.001)
     assert (burst["burst_first"], burst["burst_way"]) == (4, 7)
     assert "burst_cpu" not in burst
     assert of_phase(Phase("one", 1), Tally(), 0, 1, None) == {}
+
+
+def test_a_phase_in_which_one_answer_takes_longer_than_it_has_a_rate() -> None:
+    tally = Tally()
+    tally.requests = [(0, 900 * US), (0, 3000 * US), (900 * US, 4000 * US)]
+    found = of_phase(Phase("many", 2), tally, 0, 1000 * US, None)
+    assert found["many_rate"] == pytest.approx(3 / 0.004)
 
 
 def test_ratios_are_of_the_same_rounds() -> None:
@@ -314,12 +322,12 @@ def test_one_error_fails_the_row() -> None:
 def test_tables_are_whole_in_both_forms() -> None:
     made = Table("T", ["", "requests/s, 64 clients"], [["a|b", "1"], ["long name", "12,345"]])
     text = made.as_text().split("\n")
-    assert [line.rstrip() for line in text[:3]] == ["T", "            requests/s,", "             64 clients"]
+    assert [line.rstrip() for line in text[:3]] == ["T", "           requests/s, 64", "                  clients"]
     assert len({len(line) for line in text[-2:]}) == 1
     assert made.as_markdown().split("\n")[-2:] == ["| a\\|b | 1 |", "| long name | 12,345 |"]
 
 
-async def test_what_processes_use_is_counted_with_all_their_threads() -> None:
+def test_what_processes_use_is_counted_with_all_their_threads() -> None:
     code = (
         "import sys, threading, time\n"
         "done, held = threading.Event(), threading.Event()\n"
@@ -338,7 +346,7 @@ async def test_what_processes_use_is_counted_with_all_their_threads() -> None:
         before = meters.read([process.pid])
         process.stdin.write(b"\n")
         process.stdin.flush()
-        await asyncio.to_thread(process.stdout.readline)
+        process.stdout.readline()
         spent = meters.used(before, meters.read([process.pid]))
         assert meters.memory([process.pid]) > 2**20
         process.stdin.close()
@@ -394,7 +402,7 @@ async def test_rounds_stop_where_no_further_one_fits(monkeypatch: pytest.MonkeyP
     first = await ordered(1)
     assert [sum(number == each for each, _ in first) for number in range(4)] == [4, 3, 3, 3]
     assert await ordered(1) == first
-    assert any(await ordered(seed) != first for seed in range(2, 6))
+    assert any([await ordered(seed) != first for seed in range(2, 6)])
     assert {number for number, _ in await ordered(1, minutes=0.0001)} == {0}
 
 
