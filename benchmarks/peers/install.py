@@ -38,7 +38,8 @@ ROUTERS = {
         alone=["ai-dynamo==1.6.1", "ai-dynamo-runtime==1.6.1"],
         packages=[
             "aiohttp", "certifi", "kubernetes>=32.0.1,<33", "msgspec", "orjson", "prometheus-client",
-            "pydantic<=2.13.5", "pyzmq", "redis", "tqdm", "transformers>=4.56,<5", "typing-extensions", "uvloop", "zstandard",
+            "pydantic<=2.13.5", "pyzmq", "redis", "tqdm", "transformers>=4.56,<5", "typing-extensions", "uvloop",
+            "zstandard",
         ],
     ),
 }  # fmt: skip
