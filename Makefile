@@ -122,7 +122,7 @@ BEFORE ?= HEAD~1
 bench-cost: $(READY)
 	$(BIN)/python benchmarks/cost.py $(BEFORE)
 
-# Other routers and Anywire on the same work, those from the registry installed first: some 15 minutes, and 1.2 GB once. With
+# Other routers and Anywire on the same work, those from the registry installed first: some 15 minutes, and 1.9 GB once. With
 # REVISION=COMMIT that commit of Anywire too.
 REVISION ?=
 bench-peers: $(READY)

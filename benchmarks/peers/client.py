@@ -39,14 +39,17 @@ class Tally:
         self.errors = 0
         self.error = ""
         """The first one."""
+        self._stuck = False
 
-    def fail(self, what: str) -> None:
+    def fail(self, what: str, *, stuck: bool = False) -> None:
         self.errors += 1
         self.error = self.error or what[:400]
+        self._stuck |= stuck
 
     @property
     def hopeless(self) -> bool:
-        return self.errors >= MOST_ERRORS
+        """Nothing more is to be expected."""
+        return self._stuck or self.errors >= MOST_ERRORS
 
 
 class Connection(asyncio.Protocol):
@@ -212,7 +215,7 @@ class Clients:
             async with asyncio.timeout(seconds + PATIENCE):
                 await asyncio.gather(*(each.run(until) for each in self._clients))
         except TimeoutError:
-            self.tally.fail(f"no answer {PATIENCE:.0f} s after the end of the phase")
+            self.tally.fail(f"no answer {PATIENCE:.0f} s after the end of the phase", stuck=True)
         return began, until
 
     def close(self) -> None:

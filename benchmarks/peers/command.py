@@ -9,7 +9,7 @@ every system once, started afresh and alone, in an order drawn anew. Processor t
 system's processes, without the engines behind it; where Anywire's agents answer by themselves, they are in it.
 
 A system that is not here is left out, with a word. ``--install`` first installs into $PEERS_HOME what the registry has:
-vllm-router, smg and sglang-router with some 40 MB each, LiteLLM and Dynamo with some 500 MB each. A wrong answer, or
+vllm-router, smg and sglang-router with some 150 MB each, LiteLLM and Dynamo with some 750 MB each. A wrong answer, or
 one that breaks off, fails the row of its system, and the command.
 """
 

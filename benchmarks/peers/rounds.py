@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from peers import meters
-from peers.client import Clients
+from peers.client import Clients, Tally
 from peers.figures import Figures, of_phase
 from peers.systems import NotReady, Running, System, running
 from peers.workload import BURST_TOKENS, PHASES, Phase
@@ -46,15 +46,18 @@ class Measured(msgspec.Struct):
 async def measure(
     system: System, number: int, engines: Sequence[str], engine_processes: Sequence[int], folder: Path, seconds: float
 ) -> Measured:
-    """Start a system, ask it in every phase for so many seconds, and end it."""
+    """Start a system, ask it in every phase for so many seconds, and end it. One that is given up is the last."""
     found = Measured(system.name, number)
     try:
         async with running(system, engines, folder) as at:
-            for phase in WARM_UP:
-                await _phase(phase, at, engine_processes, found, WARM_UP_SHARE * seconds)
-            for phase in PHASES:
+            for phase in (*WARM_UP, *PHASES):
                 await asyncio.sleep(SETTLE)
-                found.figures |= await _phase(phase, at, engine_processes, found, seconds)
+                share = WARM_UP_SHARE if phase in WARM_UP else 1.0
+                tally, figures = await _phase(phase, at, engine_processes, found, share * seconds)
+                if phase in PHASES:
+                    found.figures |= figures
+                if tally.hopeless:
+                    break  # what is wrong shows again in every further phase
             if at.processes:
                 found.figures |= {"ready": at.ready, "memory": meters.memory(at.processes) / 2**20}
     except NotReady as error:
@@ -64,8 +67,9 @@ async def measure(
 
 async def _phase(
     phase: Phase, at: Running, engine_processes: Sequence[int], found: Measured, seconds: float
-) -> Figures:
+) -> tuple[Tally, Figures]:
     clients = Clients(at.urls, phase)
+    tally = clients.tally
     gc.collect()
     gc.disable()
     try:
@@ -78,15 +82,14 @@ async def _phase(
         known = spent.cpu + meters.used(engines, meters.read(engine_processes)).cpu + meters.own_cpu() - own
         found.others = max(found.others, meters.others(machine, meters.Machine.now(), known))
     except OSError as error:
-        clients.tally.fail(f"no connection: {error}")
-        return {}
+        tally.fail(f"no connection: {error}")
+        return tally, {}
     finally:
         clients.close()
         gc.enable()
-        tally = clients.tally
         found.errors += tally.errors
         found.error = found.error or (tally.error and f"{phase.name}: {tally.error}")
-    return of_phase(phase, tally, began, until, spent if at.processes else None)
+    return tally, of_phase(phase, tally, began, until, spent if at.processes else None)
 
 
 async def measure_all(

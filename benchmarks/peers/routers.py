@@ -25,7 +25,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 
 def home() -> Path:
     """The folder below which the routers from the registry are installed."""
-    return Path(os.environ.get("PEERS_HOME") or Path(tempfile.gettempdir(), "anywire-peers"))
+    return Path(os.environ.get("PEERS_HOME") or Path(tempfile.gettempdir(), "anywire-peers")).absolute()
 
 
 def installed(name: str, program: str) -> Path:

@@ -440,3 +440,26 @@ async def test_a_system_that_never_answers_is_not_ready(monkeypatch: pytest.Monk
         async with running(Other("import time; time.sleep(600)"), [], tmp_path / "idle"):
             pass
     assert time.monotonic() - began < PATIENCE
+
+
+async def test_a_system_that_hangs_is_asked_in_no_further_phase(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = 0
+
+    class Hanging(EngineConnection):
+        """Answers the first request of each connection, and no further one; streams hang at once."""
+
+        def on_message_complete(self) -> None:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                super().on_message_complete()
+
+    monkeypatch.setattr("peers.client.PATIENCE", 0.2)
+    async with serving(Hanging) as url:
+        found = await rounds.measure(Direct("direct"), 0, [url], [], tmp_path / "direct", 0.1)
+    assert found.started
+    assert found.error == "warm: no answer 0 s after the end of the phase"
+    assert (found.errors, found.figures) == (1, {})
+    assert asked <= 2 + rounds.WARM_UP[0].clients  # one or two until it was ready
