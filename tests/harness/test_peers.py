@@ -61,7 +61,8 @@ def stream(tokens: list[str], begin: bytes = BEGIN, end: bytes = END) -> bytes:
     return begin + b"".join(piece(event(each)) for each in tokens) + end
 
 
-TOKENS = [f"@{1000 + number} " for number in range(5)]
+MADE = 987_654_321_000
+TOKENS = [f"@{MADE + number} " for number in range(5)]
 
 
 async def answered(*parts: bytes, tokens: int = 0) -> Tally:
@@ -116,7 +117,7 @@ def test_a_stream_is_counted_however_it_is_cut(cuts: set[int], joined: bool) -> 
     assert len(tally.arrivals) == len(tally.ways) == 5
     assert tally.arrivals == sorted(tally.arrivals)
     made = [arrival - way for arrival, way in zip(tally.arrivals, tally.ways, strict=True)]
-    assert made == [US * (1000 + number) for number in range(5)]
+    assert made == [US * (MADE + number) for number in range(5)]
 
 
 @pytest.mark.parametrize(
