@@ -89,7 +89,7 @@ async def system(transport: str, engine: str) -> AsyncIterator[System]:
             "lease": {"timeout": LEASE},
             "log_level": "warning",
         }
-        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anywire-"))) / "anywire.json"
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anywire-"))) / "anywire.yaml"
         path.write_text(json.dumps(settings), encoding="utf-8")
         process = await stack.enter_async_context(
             anywire_process("up", "--agents", str(AGENTS), "--config", str(path))
