@@ -105,7 +105,7 @@ class _Client(asyncio.Protocol):
         elif _is_whole(buffer):
             self.times.append((now - self._began) / 1000)
             self._ended(True)
-        if buffer and not b"HTTP/1.1 200".startswith(buffer[:12]):
+        if buffer and not b"HTTP/1.1 200".startswith(bytes(buffer[:12])):
             self._fail(f"not answered: {bytes(buffer[:300])!r}")
 
     def _ended(self, complete: bool) -> None:
