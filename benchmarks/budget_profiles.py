@@ -68,16 +68,18 @@ class PythonProfile(NamedTuple):
     total: Counter[str]
 
 
+_OTHER_THREAD = re.compile(r"^[^;]*\b_bootstrap \(threading\.py")
 _FRAME = re.compile(r"^(?P<function>.+) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\)$")
 
 
 def read_stacks(lines: Iterable[str]) -> PythonProfile:
-    """What ``py-spy record --format raw`` has written: a stack and its count on each line."""
+    """What ``py-spy record --format raw`` has written: a stack and its count on each line. Only the first thread's count:
+    of others it is not seen whether they sleep."""
     own, by_line, total = Counter[str](), Counter[str](), Counter[str]()
     samples = 0
     for line in lines:
         stack, _, count = line.strip().rpartition(" ")
-        if not stack or not count.isdigit():
+        if not stack or not count.isdigit() or _OTHER_THREAD.search(stack):
             continue
         times = int(count)
         samples += times
@@ -139,7 +141,7 @@ async def perf_samples(program: str, path: Path) -> list[NativeSample]:
 
 def python_command(program: str, pid: int, path: Path) -> list[str]:
     """It records until it is told to end."""
-    return [program, "record", "--nonblocking", "--rate", str(PYTHON_RATE), "--format", "raw", "--output", str(path),
+    return [program, "record", "--rate", str(PYTHON_RATE), "--format", "raw", "--output", str(path),
             "--duration", "unlimited", "--pid", str(pid)]  # fmt: skip
 
 

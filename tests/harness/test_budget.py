@@ -44,6 +44,7 @@ def test_stacks_of_py_spy() -> None:
             "run (asyncio/runners.py:118);take (anywire/task_stream.py:98);take (anywire/task_stream.py:99) 2\n",
             "run (asyncio/runners.py:118) 5\n",
             "process 12 without a count\n",
+            "Thread._bootstrap (threading.py:1002);_worker (concurrent/futures/thread.py:81) 9\n",
             "\n",
         ]
     )
