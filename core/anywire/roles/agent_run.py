@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import aclosing
 from types import coroutine
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -47,19 +47,19 @@ def run_for(engine: Engine) -> RunFor:
 
 
 @coroutine
-def _step(step: Awaitable[_T], waits: Callable[[], None]) -> Generator[Any, Any, _T]:
-    """Await ``step``. If it has to be waited for, ``waits`` is called once before."""
-    steps = cast("Generator[Any, Any, _T]", step.__await__())
+def _telling(work: Coroutine[Any, Any, _T], waits: Callable[[], None]) -> Generator[Any, Any, _T]:
+    """Await ``work``; ``waits`` is called each time before it waits for something."""
+    step: Callable[[Any], Any] = work.send
+    given: Any = None
     try:
-        awaited = steps.send(None)
-        waits()
         while True:
+            awaited = step(given)
+            waits()
             try:
                 given = yield awaited
+                step = work.send
             except BaseException as error:
-                awaited = steps.throw(error)
-            else:
-                awaited = steps.send(given)
+                step, given = work.throw, error
     except StopIteration as ended:
         return cast("_T", ended.value)
 
@@ -146,7 +146,7 @@ class Run:
         if self.cancelled:
             return self._stopped()
         try:
-            final = await (self._stream() if self.task.stream else self._unary())
+            final = await (_telling(self._stream(), self._flush) if self.task.stream else self._unary())
         except AnywireError as error:
             if error.blames in ("agent", "model"):
                 log.warning("task %s failed: %s: %s", self.task.task_id, error.code, error)
@@ -223,12 +223,7 @@ class Run:
         usage = finish = ""
         empty = 0
         async with aclosing(self._run(self.task, self.caller)) as deltas:
-            steps = aiter(deltas)
-            while True:
-                try:
-                    delta = await _step(anext(steps), self._flush)
-                except StopAsyncIteration:
-                    break
+            async for delta in deltas:
                 if self.cancelled:
                     break
                 if type(delta) is EngineProgress:
@@ -249,10 +244,8 @@ class Run:
                 else:
                     empty += 1
                     if empty % MAX_DELTAS == 0:
-                        self._flush()
                         await asyncio.sleep(0)
                 if len(self._pending) >= MAX_DELTAS:
-                    self._flush()
                     await asyncio.sleep(0)
                 if self._credit - bool(self._pending) <= 0 or len(self._pending) >= MAX_DELTAS:
                     await self._send_pending()
@@ -262,9 +255,9 @@ class Run:
         return self._final(texts, usage=usage, finish=finish)
 
     def _flush(self) -> None:
-        """Send what waits, now: called when the engine is waited for, and when there is room again. Where that fails, the
-        runner is cancelled."""
-        if self._pending:
+        """Send what waits, now: called when the runner waits, for its engine as a rule, and when there is room again. Where
+        that fails, the runner is cancelled."""
+        if self._pending and (self._draining is None or self._draining.done()):
             self._send_texts()
             if self._fault is not None and self.runner is not None:
                 self.runner.cancel()
