@@ -91,9 +91,7 @@ async def system(transport: str, engine: str) -> AsyncIterator[System]:
         }
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anywire-"))) / "anywire.yaml"
         path.write_text(json.dumps(settings), encoding="utf-8")
-        process = await stack.enter_async_context(
-            anywire_process("up", "--agents", str(AGENTS), "--config", str(path))
-        )
+        process = await stack.enter_async_context(anywire_process("up", "--agents", str(AGENTS), "--config", str(path)))
         assert process.stdout is not None
         line = (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode()
         address = re.search(r"http://[^\s/]+", line)

@@ -41,7 +41,9 @@ class NativeSample(NamedTuple):
     symbol: str
 
 
-_SCRIPT = re.compile(r"^\s*(?P<name>.+?)\s+(?P<pid>\d+)/(?P<tid>\d+):?\s+[0-9a-f]+\s+(?P<symbol>.*?)\s+\((?P<file>.*)\)$")
+_SCRIPT = re.compile(
+    r"^\s*(?P<name>.+?)\s+(?P<pid>\d+)/(?P<tid>\d+):?\s+[0-9a-f]+\s+(?P<symbol>.*?)\s+\((?P<file>.*)\)$"
+)
 
 
 def read_perf(script: str) -> list[NativeSample]:

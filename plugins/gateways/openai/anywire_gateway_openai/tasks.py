@@ -157,9 +157,7 @@ class TaskHandlers:
     ) -> web.StreamResponse:
         answer = StreamedAnswer(request, stream, self._write_timeout, self._keep_alive)
         cancel = stream.cancel if reader is None else nothing
-        return await answer.write_all(
-            read, encoder, first=explain, failed=error_event, cancel=cancel, passing=passing
-        )
+        return await answer.write_all(read, encoder, first=explain, failed=error_event, cancel=cancel, passing=passing)
 
 
 def nothing(*_: object) -> None: ...

@@ -138,11 +138,7 @@ class EventStreamWriter:
     def has_room(self) -> bool:
         """Whether the client is there and takes what is written: `write_at_once` may be called."""
         transport = self._request.transport
-        return (
-            transport is not None
-            and not transport.is_closing()
-            and transport.get_write_buffer_size() <= HIGH_WATER
-        )
+        return transport is not None and not transport.is_closing() and transport.get_write_buffer_size() <= HIGH_WATER
 
     def write_at_once(self, data: bytes) -> None:
         """Send ``data`` without waiting for room; see `has_room`."""
