@@ -1,4 +1,4 @@
-"""Profiles of running processes by tools that need nothing of them: perf, py-spy and strace, each where it is installed.
+"""Profiles of running processes by tools that need nothing of them: perf, py-spy and strace, where they are installed.
 
 What is read of their output is what `budget.py` tells: samples by thread and symbol, samples by Python function, and
 how often each system call was made.
@@ -42,7 +42,7 @@ class NativeSample(NamedTuple):
 
 
 _SCRIPT = re.compile(
-    r"^\s*(?P<name>.+?)\s+(?P<pid>\d+)/(?P<tid>\d+):?\s+[0-9a-f]+\s+(?P<symbol>.*?)\s+\((?P<file>.*)\)$"
+    r"^\s*(?P<name>.+?)\s+(?P<pid>\d+)/(?P<tid>\d+):?\s+[0-9a-f]+\s+(?P<symbol>.*)\s+\((?P<file>[^()]*)\)$"
 )
 
 
@@ -54,7 +54,7 @@ def read_perf(script: str) -> list[NativeSample]:
         if found is None:
             continue
         pid, name = int(found["pid"]), found["file"]
-        library = KERNEL if name.startswith("[kernel") or name.startswith("[guest.kernel") else name.rpartition("/")[2]
+        library = KERNEL if name.startswith(("[kernel", "[guest.kernel")) else name.rpartition("/")[2]
         samples.append(
             NativeSample(pid, thread_name(pid, int(found["tid"]), found["name"].strip()), library, found["symbol"])
         )
@@ -75,8 +75,8 @@ _FRAME = re.compile(r"^(?P<function>.+) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\)
 
 
 def read_stacks(lines: Iterable[str]) -> PythonProfile:
-    """What ``py-spy record --format raw`` has written: a stack and its count on each line. Only the first thread's count:
-    of others it is not seen whether they sleep."""
+    """What ``py-spy record --format raw`` has written: a stack and its count on each line. Only those of the first
+    thread count: of others it is not seen whether they sleep."""
     own, by_line, total = Counter[str](), Counter[str](), Counter[str]()
     samples = 0
     for line in lines:

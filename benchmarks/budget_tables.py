@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from budget_processes import LOOP, Uses
 from budget_profiles import KERNEL, PythonProfile
@@ -13,7 +13,8 @@ from stamped_load import Found, Shape
 
 MOST = 25
 """Lines of a table of functions."""
-LIBRARIES, CALLS = 12, 10
+LIBRARIES, SYMBOLS, CALLS = 12, 8, 10
+_Key = TypeVar("_Key")
 Native = Counter[tuple[str, str, str, str]]
 """Samples by part, thread, library and symbol."""
 
@@ -128,7 +129,7 @@ def _stages(measured: Measured) -> str:
 
 
 def _threads(measured: Measured) -> str:
-    kernel = Counter[tuple[str, str]]()
+    kernel = defaultdict[tuple[str, str], float](float)
     for part in {part for part, _ in measured.uses}:
         for (thread, library, _), value in measured.native_microseconds(part).items():
             if library == KERNEL:
@@ -145,26 +146,30 @@ def _threads(measured: Measured) -> str:
 def _calls(measured: Measured) -> str:
     if not measured.calls:
         return ""
-    rows = [
-        (part, f"{sum(calls.values()):.1f}", ", ".join(f"{call} {count:.2f}" for call, count in list(calls.items())[:CALLS]))
-        for part, calls in measured.calls.items()
-    ]  # fmt: skip
+    rows = []
+    for part, calls in measured.calls.items():
+        which = [f"{call} {count:.2f}" for call, count in calls.items()]
+        rows.append((part, f"{sum(calls.values()):.1f}", ", ".join(which[:CALLS])))
     return table(("process", f"system calls per {measured.shape.unit}", "which"), rows)
 
 
 def _libraries(measured: Measured, part: str) -> str:
-    found = Counter[tuple[str, str]]()
-    symbols: dict[tuple[str, str], Counter[str]] = {}
+    found = defaultdict[tuple[str, str], float](float)
+    symbols: dict[tuple[str, str], dict[str, float]] = {}
     for (thread, library, symbol), value in measured.native_microseconds(part).items():
         found[thread, library] += value
-        symbols.setdefault((thread, library), Counter())[symbol] += value
+        symbols.setdefault((thread, library), defaultdict(float))[symbol] += value
     rows = [
         (thread, library, f"{value:.1f}",
-         ", ".join(f"{symbol} {us:.1f}" for symbol, us in symbols[thread, library].most_common(8)))
-        for (thread, library), value in found.most_common(LIBRARIES)
+         ", ".join(f"{symbol} {us:.1f}" for symbol, us in _most(symbols[thread, library], SYMBOLS)))
+        for (thread, library), value in _most(found, LIBRARIES)
         if value >= 0.1
     ]  # fmt: skip
     return table((f"{part}: thread", "library", "us", "most in"), rows) if rows else ""
+
+
+def _most(found: Mapping[_Key, float], count: int) -> list[tuple[_Key, float]]:
+    return sorted(found.items(), key=lambda item: -item[1])[:count]
 
 
 def area(function: str) -> str:
@@ -177,10 +182,10 @@ def area(function: str) -> str:
 
 
 def _areas(measured: Measured, part: str) -> str:
-    found = Counter[str]()
+    found = defaultdict[str, float](float)
     for name, (own, _) in measured.function_microseconds(part).items():
         found[area(name)] += own
-    rows = [(name, f"{value:.1f}") for name, value in found.most_common(MOST) if value >= 0.05]
+    rows = [(name, f"{value:.1f}") for name, value in _most(found, MOST) if value >= 0.05]
     return table((f"{part}: package", "us"), rows) if rows else ""
 
 

@@ -490,10 +490,13 @@ async def test_what_an_engine_yields_without_waiting_is_sent_together_as_soon_as
     reply = _Reply()
     loop = asyncio.get_running_loop()
 
+    def look(waits: asyncio.Future[None]) -> None:
+        seen.extend(each.deltas for each in reply.chunks)
+        waits.set_result(None)
+
     async def run(task: TaskRequest) -> AsyncGenerator[Delta, None]:
         waits = loop.create_future()
-        # Comes before all that is scheduled from here on.
-        loop.call_soon(lambda: (seen.extend(each.deltas for each in reply.chunks), waits.set_result(None)))
+        loop.call_soon(look, waits)  # comes before all that is scheduled from here on
         yield Delta("one")
         yield Delta("two")
         await waits

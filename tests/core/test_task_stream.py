@@ -58,7 +58,7 @@ async def test_what_waited_before_is_returned_and_nothing_overtakes_it() -> None
     stream, _ = stream_of()
     stream.push(chunk(0))
     taken: list[Chunk] = []
-    reading = asyncio.create_task(stream.take_passing(lambda chunks: bool(taken.extend(chunks)) or True))
+    reading = await waiting(stream, taken)
     stream.push(chunk(1))
     assert [each.seq for each in await reading] == [0, 1]
     assert not taken

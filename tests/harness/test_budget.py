@@ -1,4 +1,4 @@
-"""The budget of a request: what is read of the kernel's files and of the profilers' output, and what is computed of it."""
+"""The budget of a request: what is read of the kernel's files and of the profilers' output, and what comes of it."""
 
 from __future__ import annotations
 

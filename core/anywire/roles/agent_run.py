@@ -67,9 +67,9 @@ def _telling(work: Coroutine[Any, Any, _T], waits: Callable[[], None]) -> Genera
 class Run:
     """Runs one `TaskRequest` on an engine and sends what comes.
 
-    What the engine yields without waiting in between travels together, and is sent as soon as it waits: none is held back
-    by a timer, or by a turn of the event loop. With no credit left the engine is not iterated. What the engine raises,
-    or yields against its contract, is its failure, and this task's end. ``run`` is `run_for` of the engine.
+    What the engine yields without waiting in between travels together, and is sent as soon as it waits: nothing is held
+    back by a timer or by a turn of the event loop. With no credit left the engine is not iterated. What the engine
+    raises, or yields against its contract, is its failure, and this task's end. ``run`` is `run_for` of the engine.
     """
 
     def __init__(
@@ -255,8 +255,8 @@ class Run:
         return self._final(texts, usage=usage, finish=finish)
 
     def _flush(self) -> None:
-        """Send what waits, now: called when the runner waits, for its engine as a rule, and when there is room again. Where
-        that fails, the runner is cancelled."""
+        """Send what waits, now: called when the runner waits, as a rule for its engine, and when there is room again.
+        Where that fails, the runner is cancelled."""
         if self._pending and (self._draining is None or self._draining.done()):
             self._send_texts()
             if self._fault is not None and self.runner is not None:
