@@ -57,11 +57,9 @@ async def test_what_comes_is_passed_on_at_once_and_the_final_chunk_is_returned()
 async def test_what_waited_before_is_returned_and_nothing_overtakes_it() -> None:
     stream, _ = stream_of()
     stream.push(chunk(0))
-    taken: list[Chunk] = []
-    reading = await waiting(stream, taken)
+    reading = asyncio.create_task(stream.take_passing(lambda chunks: True))
     stream.push(chunk(1))
     assert [each.seq for each in await reading] == [0, 1]
-    assert not taken
 
 
 async def test_what_the_reader_has_no_room_for_is_returned_with_what_comes_behind_it() -> None:
