@@ -112,9 +112,9 @@ class TaskStream:
         return chunks
 
     async def take_passing(self, pass_on: Callable[[list[Chunk]], bool]) -> list[Chunk]:
-        """As `take`. While it waits, each chunk that comes, but for the final one, is given to ``pass_on`` at once, which
-        says whether it took it: what it did not take is returned. What it raises is raised here. It is called within the
-        work of the transport that brought the chunk, and must be short."""
+        """As `take`. While it waits, each chunk that comes, but for the final one, is given to ``pass_on`` at once,
+        which says whether it took it: what it did not take is returned. What it raises is raised here. It is called
+        within the work of the transport that brought the chunk, and must be short."""
         self._pass_on = pass_on
         try:
             return await self.take()
