@@ -31,7 +31,7 @@ import psutil
 
 import budget_profiles as profiles
 from budget_processes import Parts, read_uses, spent
-from budget_tables import Measured, tables
+from budget_tables import Measured, overview, tables
 from stamped_load import SHAPES, Shape, ask_for
 from transport_stack import IN_FLIGHT, LEASE, PATIENCE, anywire_process, new_event_loop, options_of
 
@@ -190,9 +190,10 @@ def main() -> None:
     shapes = [each for each in SHAPES if not args.shape or each.name in args.shape]
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         found = runner.run(run(args.system or tuple(SYSTEMS), shapes, args.seconds, tools))
+    print(overview(found))
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "budget.md").write_text("\n".join(map(tables, found)), encoding="utf-8")
+        (args.out / "budget.md").write_text("\n".join([overview(found), *map(tables, found)]), encoding="utf-8")
         (args.out / "budget.json").write_text(json.dumps([each.raw() for each in found], indent=1), encoding="utf-8")
 
 

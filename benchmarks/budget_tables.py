@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 from budget_processes import LOOP, Uses
 from budget_profiles import KERNEL, PythonProfile
-from stamped_load import Found, Shape
+from stamped_load import SHAPES, Found, Shape
 
+PARTS = ("orchestrator", "agents", "server", "client")
+REST = "before, after: HTTP and the client"
 MOST = 25
 """Lines of a table of functions."""
 LIBRARIES, SYMBOLS, CALLS = 12, 8, 10
@@ -90,6 +92,27 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
 
 
+def overview(found: Sequence[Measured]) -> str:
+    """Two tables of everything that was measured: time and processor time, and the stages of a lone client's request."""
+    rows = []
+    for each in found:
+        of_tokens, times = quantiles(each.found.ways), quantiles(each.found.times)
+        used = [each.microseconds(part) for part in PARTS]
+        rows.append(
+            (f"`{each.system}`, {each.shape.name}", f"{(of_tokens or times).get('p50', 0):,.0f}",
+             f"{each.units / each.found.seconds:,.0f}", *(f"{us:.1f}" if us else "–" for us in used))
+        )  # fmt: skip
+    sections = [table(("system and load", "p50, us", "per second", *PARTS), rows)]
+    alone = [each for each in found if each.shape == SHAPES[0] and each.found.stages]
+    if alone:
+        stages = [each.found.median_stages() for each in alone]
+        lines: list[tuple[str, ...]] = [(name, *(f"{each.get(name, 0):.0f}" for each in stages)) for name in stages[0]]
+        rest = [quantiles(each.found.times)["p50"] - sum(each.found.median_stages().values()) for each in alone]
+        lines.append((REST, *(f"{each:.0f}" for each in rest)))
+        sections.append(table(("stage of a request, us", *(f"`{each.system}`" for each in alone)), lines))
+    return "\n\n".join(sections) + "\n"
+
+
 def tables(measured: Measured) -> str:
     """All tables of one system under one shape of load."""
     sections = [_summary(measured), _stages(measured), _threads(measured), _calls(measured)]
@@ -124,7 +147,7 @@ def _stages(measured: Measured) -> str:
     rows: list[tuple[object, ...]] = [(name, f"{value:.1f}") for name, value in stages.items()]
     if not measured.shape.tokens:
         rest = quantiles(measured.found.times).get("p50", 0.0) - sum(stages.values())
-        rows.append(("before, after: HTTP and the client", f"{rest:.1f}"))
+        rows.append((REST, f"{rest:.1f}"))
     return table(("stage", "us, median"), rows)
 
 
@@ -205,4 +228,4 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).replace("-", "", 1).isdigit()
+    return text == "–" or text.replace(".", "", 1).replace("-", "", 1).replace(",", "").isdigit()

@@ -12,7 +12,7 @@ from tests.patience import PATIENCE
 
 from budget_processes import LOOP, Use, read_uses, spent
 from budget_profiles import KERNEL, NativeSample, PythonProfile, read_calls, read_perf, read_stacks
-from budget_tables import Measured, area, table, tables
+from budget_tables import Measured, area, overview, table, tables
 from stamped_engine import StampedEngine
 from stamped_load import SHAPES, Found, Shape, ask_for, read_stages
 from stamped_server import _Connection
@@ -104,6 +104,9 @@ def test_times_are_shares_of_what_was_measured() -> None:
     assert "| before, after: HTTP and the client | 70.0 |" in text
     assert "| orchestrator | loop | 100.0 | 25.0 | 0.50 | 0.00 |" in text
     assert "| `a (x.py)` | 75.00 | 100.00 |" in text
+    whole = overview([measured])
+    assert "| `dds`, one client | 100 | 500 | 120.0 | – | – | – |" in whole
+    assert "| sent-agent_received | 30 |" in whole
 
 
 def test_packages() -> None:
