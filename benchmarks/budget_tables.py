@@ -93,7 +93,7 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def overview(found: Sequence[Measured]) -> str:
-    """Two tables of everything that was measured: time and processor time, and the stages of a lone client's request."""
+    """Two tables of all that was measured: time and processor time, and the stages of a lone client's request."""
     rows = []
     for each in found:
         of_tokens, times = quantiles(each.found.ways), quantiles(each.found.times)
