@@ -192,7 +192,7 @@ class TaskStream:
     def _passed_on(self, pass_on: Callable[[list[Chunk]], bool], chunk: Chunk) -> bool:
         """Whether the reader, which waits, took it at once."""
         waiter = self._waiter
-        if waiter is None or waiter.done() or self._buffer:
+        if waiter is None or waiter.done():
             return False
         try:
             if not pass_on([chunk]):
