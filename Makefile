@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test dist site release-check test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-telemetry bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity bench-deliberations bench-ui bench-peers verdicts soak clean
+.PHONY: demo check test dist site release-check test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-telemetry bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity bench-deliberations bench-ui bench-peers bench-budget verdicts soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -127,6 +127,11 @@ bench-cost: $(READY)
 REVISION ?=
 bench-peers: $(READY)
 	$(BIN)/python -m benchmarks.peers --install --out $(RECORDS)/peers $(if $(REVISION),--revision $(REVISION))
+
+# Where every microsecond of a request and of a token goes: by stage, thread, function and system call. Linux, as root; ten minutes.
+bench-budget: $(READY)
+	@$(INSTALL) --constraint constraints.txt py-spy
+	$(BIN)/python benchmarks/budget.py --out $(RECORDS)/budget
 
 # What one decision costs with up to 1,000 agents and 10,000 tasks that wait, and the memory of a task that waits.
 bench-decisions: $(READY)

@@ -134,6 +134,17 @@ class EventStreamWriter:
         if transport.get_write_buffer_size() > HIGH_WATER:
             await room(self._request, transport, self._timeout)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the client is there and takes what is written: `write_at_once` may be called."""
+        transport = self._request.transport
+        return transport is not None and not transport.is_closing() and transport.get_write_buffer_size() <= HIGH_WATER
+
+    def write_at_once(self, data: bytes) -> None:
+        """Send ``data`` without waiting for room; see `has_room`."""
+        if data:
+            open_transport(self._request).write(self._framed(data, last=False))
+
     def write_if_idle(self, data: bytes) -> None:
         """Send ``data`` unless earlier data still waits for the client. Raises `ConnectionResetError` when that is
         gone."""
