@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from anywire.engine import Delta
-from anywire.errors import EngineFailed
+from anywire.errors import EngineFailed, InvalidRequest
 from anywire.extra import split
 from anywire_engine_openai.mending import mended, mended_further
 from anywire_engine_openai.server_errors import OWN_MEMBERS, error_in_answer, quoted
@@ -81,6 +81,20 @@ def step(data: bytes, *, keep: bool = False) -> Delta | None:
     text = (choice.delta.content if choice.delta is not None else choice.text) or ""
     finish_reason = choice.finish_reason or ""
     return Delta(text, "", finish_reason, usage) if text or finish_reason or usage else None
+
+
+def plain_text(data: bytes, *, keep: bool = False) -> str:
+    """The text of an event that says nothing else; empty for every other one."""
+    try:
+        delta = step(data, keep=keep)
+    except (EngineFailed, InvalidRequest):
+        return ""
+    return delta.text if delta is not None and is_text(delta) else ""
+
+
+def is_text(delta: Delta) -> bool:
+    """Whether it is nothing but text."""
+    return bool(delta.text) and not (delta.extra or delta.finish_reason or delta.usage)
 
 
 def _any_step(data: bytes, keep: bool) -> Delta | None:
