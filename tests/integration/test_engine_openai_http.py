@@ -752,3 +752,26 @@ async def test_over_tls_all_is_the_same(tmp_path: Path) -> None:
         with pytest.raises(ConnectionFailed, match="cannot be reached: TLS failed"):
             await upstream.ask(url, {})
         await upstream.close()
+
+
+def test_on_uvloop_all_is_the_same(tmp_path: Path) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    for way in WAYS:
+        uvloop.run(test_answers_are_read_however_they_are_written_and_the_connection_is_kept(way))
+    for way in CLOSING:
+        uvloop.run(test_answers_that_end_with_their_connection_are_read(way))
+    for way in BROKEN:
+        uvloop.run(test_what_is_no_http_is_a_fault_and_ends_the_connection(way))
+    for answer in CUT_OFF:
+        uvloop.run(test_an_answer_that_is_cut_off_is_a_fault_after_what_has_arrived(answer))
+    for check in (
+        test_a_second_answer_to_one_request_is_not_taken_for_one_to_the_next,
+        test_a_connection_on_which_something_comes_unasked_is_ended,
+        test_a_body_is_not_taken_faster_than_it_is_read,
+        test_who_does_not_answer_a_connection_is_left_in_time,
+        test_silence_is_told_by_when_it_fell,
+        test_a_cancelled_request_ends_its_connection,
+        test_a_client_that_is_closed_while_it_connects_keeps_nothing,
+    ):
+        uvloop.run(check())
+    uvloop.run(test_over_tls_all_is_the_same(tmp_path))

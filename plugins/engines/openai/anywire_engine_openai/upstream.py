@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,7 +16,9 @@ from anywire.messages import WHOLE_KINDS, TaskRequest
 from anywire.native_api import COUNT_TOKENS, NativeApi, endpoint_of
 from anywire_engine_openai import answers, native
 from anywire_engine_openai.assembly import Assembly
+from anywire_engine_openai.bodies import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, read_and_leave, read_body
 from anywire_engine_openai.connection_errors import ConnectionFailed, broken, not_reached, say
+from anywire_engine_openai.http import redirects
 from anywire_engine_openai.http.answer import Answer
 from anywire_engine_openai.http.client import Client, header_lines
 from anywire_engine_openai.http.faults import CannotConnect, Closed, Fault
@@ -28,13 +30,10 @@ from anywire_engine_openai.stream import AnswerStream
 from anywire_engine_openai.whole_answers import templated_prompt, whole_answer
 from anywire_engine_openai.whole_requests import is_chat, templated, whole_request
 
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-MAX_ERROR_BYTES = 64 * 1024
-MAX_REDIRECTS = 10
 LAST_WORDS = 5.0  # seconds of silence after a whole answer until its usage and [DONE] are not waited for any more
 OWN_HEADER_HOSTS = ("api.anthropic.com",)
 
-_REDIRECTS = (301, 302, 303, 307, 308)
+_SECRET = ("Authorization", "x-api-key")
 
 
 class Upstream:
@@ -109,7 +108,7 @@ class Upstream:
         """What a POST of JSON to ``url`` gives. Raises `ConnectionFailed`, or `EngineFailed` with the status."""
         answer, _ = await self._post(url, msgspec.json.encode(content), self._plain_lines)
         try:
-            body = await _read_and_leave(answer)
+            body = await read_and_leave(answer)
         except Fault as fault:
             raise broken(fault) from fault
         if not answer.is_success:
@@ -120,27 +119,28 @@ class Upstream:
     async def get(self, url: str) -> bytes:
         """What a GET of ``url`` gives. Raises `ConnectionFailed`, or `EngineFailed` with the status; these errors name
         the address, and are for operators."""
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                answer = await self._get(url)
-                body = await _read_and_leave(answer)
-        except OSError as error:
-            raise self._unreachable(error) from error
-        if answer.status != 200:
+        status, body = await self._fetch(url)
+        if status != 200:
             said = read_error(body).message
-            failure = StillLoading if is_loading(answer.status, said) else EngineFailed
-            raise failure(f"{url} answered with status {answer.status}: {said}", status=answer.status)
+            failure = StillLoading if is_loading(status, said) else EngineFailed
+            raise failure(f"{url} answered with status {status}: {said}", status=status)
         return body
 
     async def healthy(self) -> bool:
         """Whether ``GET /health``, which llama.cpp and vLLM have, answers 200. Raises `ConnectionFailed`."""
+        status, _ = await self._fetch(f"{self.base_url}/health")
+        return status == 200
+
+    async def _fetch(self, url: str) -> tuple[int, bytes]:
+        """The status and the body of the answer to a GET. Raises `ConnectionFailed`."""
         try:
             async with asyncio.timeout(self._connect_timeout):
-                answer = await self._get(f"{self.base_url}/health")
+                answer = await redirects.get(self._opened(), url, self._headers, _SECRET)
+                return answer.status, await read_and_leave(answer)
+        except TimeoutError as error:
+            raise self._unreachable(f"no answer within {self._connect_timeout:g} s") from error
         except OSError as error:
-            raise self._unreachable(error) from error
-        answer.leave()
-        return answer.status == 200
+            raise self._unreachable(say(error)) from error
 
     def answer(
         self, task: TaskRequest, model: str, *, begun: bool = False
@@ -183,7 +183,7 @@ class Upstream:
         if not answer.is_success:
             raise await self._refusal(answer)
         try:
-            return templated_prompt(await _read_and_leave(answer))
+            return templated_prompt(await read_and_leave(answer))
         except Fault as fault:
             raise broken(fault) from fault
 
@@ -291,45 +291,24 @@ class Upstream:
         A kept connection that the server has closed meanwhile (llama.cpp does so after each stream, without announcing
         it) took nothing, but from here it looks like one that took the request and broke down over it. So there is one
         more try, over a new connection, if ``may_repeat``, and it is counted."""
-        tries = 1
+        client, tries = self._opened(), 1
         try:
             try:
-                return await self._opened().send("POST", url, lines, body, limit=limit), tries
+                return await client.send("POST", url, lines, body, limit=limit), tries
             except Closed as fault:
-                if not (fault.was_idle and may_repeat) or self._client is None:
+                if not (fault.was_idle and may_repeat):
                     raise
             tries = 2
-            return await self._client.send("POST", url, lines, body, limit=limit, anew=True), tries
+            return await client.send("POST", url, lines, body, limit=limit, anew=True), tries
         except Fault as fault:
             failed = not_reached(fault)
             failed.tries = tries
             raise failed from (fault.__cause__ if isinstance(fault, CannotConnect) else fault)
 
-    async def _get(self, url: str) -> Answer:
-        """The answer to a GET, of where redirects lead to; another server gets no key."""
-        headers = self._headers
-        for _ in range(MAX_REDIRECTS + 1):
-            lines = _lines(headers)
-            try:
-                answer = await self._opened().send("GET", url, lines)
-            except Closed as fault:
-                if not fault.was_idle:
-                    raise
-                answer = await self._opened().send("GET", url, lines, anew=True)
-            location = answer.header("location")
-            if answer.status not in _REDIRECTS or not location:
-                return answer
-            answer.close()
-            there = urljoin(url, location)
-            if urlsplit(there)[:2] != urlsplit(url)[:2]:
-                headers = {"Content-Type": headers["Content-Type"]}
-            url = there
-        raise Fault(f"more than {MAX_REDIRECTS} redirects")
-
     async def _watched(self, answer: Answer, most: int) -> bytes:
         """The body of the answer to a task. Raises `ConnectionFailed` when it breaks off, or comes too slowly."""
         try:
-            return await _read(answer, most, self._first_timeout, self._next_timeout)
+            return await read_body(answer, most, first=self._first_timeout, later=self._next_timeout)
         except Fault as fault:
             raise broken(fault) from fault
 
@@ -338,51 +317,8 @@ class Upstream:
             raise EngineFailed("the engine is not running")
         return self._client
 
-    def _unreachable(self, error: BaseException) -> ConnectionFailed:
-        return ConnectionFailed(f"{self.base_url} cannot be reached: {say(error)}", phase="not_sent")
-
-
-async def _read(answer: Answer, most: int, first: float = 0.0, later: float = 0.0) -> bytes:
-    """The body, of an error's as much as ``most``. One that breaks off after it was whole, or that says why a request
-    was refused, is none the worse for it. Raises `Fault`; `Silence` after ``first`` seconds without a byte of it, or
-    ``later`` seconds without another one (0: no limit)."""
-    pieces: list[bytes] = []
-    size, limit = 0, first
-    try:
-        while True:
-            piece = await answer.read(limit)
-            if not piece:
-                break
-            limit = later
-            pieces.append(piece)
-            size += len(piece)
-            if size > most:
-                if most == MAX_ERROR_BYTES:
-                    break
-                raise EngineFailed(f"the server answered with more than {most} bytes", phase="streaming")
-    except Fault:
-        if answer.is_success and not is_whole(b"".join(pieces)):
-            raise
-    return b"".join(pieces)
-
-
-async def _read_and_leave(answer: Answer) -> bytes:
-    try:
-        body = await _read(answer, MAX_ANSWER_BYTES)
-    except BaseException:
-        answer.close()
-        raise
-    answer.leave()
-    return body
-
-
-def is_whole(body: bytes) -> bool:
-    """Whether a body that broke off is JSON to its end."""
-    try:
-        msgspec.json.decode(body, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
+    def _unreachable(self, why: str) -> ConnectionFailed:
+        return ConnectionFailed(f"{self.base_url} cannot be reached: {why}", phase="not_sent")
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:

@@ -73,6 +73,8 @@ class Client:
 
         Raises `Fault`: `CannotConnect` when nothing was sent, and ``Closed.was_idle`` when the server may never have
         seen it."""
+        if self._is_closed:
+            raise Closed("the client is closed")
         asked = self._asked_of(url)
         origin = asked.target.origin
         request = asked.begins[method] + lines
@@ -91,11 +93,11 @@ class Client:
                 raise Silence(limit) from error
         try:
             head = await connection.ask(request, limit)
+            if head.cookies:
+                self._keep_cookies(url, origin.host, head)
         except BaseException:
             connection.close()
             raise
-        if head.cookies:
-            self._keep_cookies(url, origin.host, head)
         return Answer(connection, head)
 
     def close(self) -> None:
@@ -148,6 +150,8 @@ class Client:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 connection = await self._connected(origin)
+        except TimeoutError as error:
+            raise CannotConnect(str(error) or f"no connection within {self._connect_timeout:g} s") from error
         except (OSError, UnicodeError, RuntimeError) as error:  # uvloop raises RuntimeError for some refusals
             raise CannotConnect(str(error) or type(error).__name__) from error
         if self._is_closed:

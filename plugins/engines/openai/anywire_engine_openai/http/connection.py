@@ -256,6 +256,8 @@ class Connection(asyncio.Protocol):
         if not self._keeps or not self.is_usable:
             self.close()
             return
+        if self._is_paused:
+            self._go_on()
         self._asked = self._left = False
         self._is_kept = True
         self._watch(self._loop.time() + KEEP_ALIVE)

@@ -24,7 +24,8 @@ class Cookies:
             return
         message = email.message.Message()
         for each in told:
-            message["Set-Cookie"] = each
+            if each.isascii() and each.isprintable():
+                message["Set-Cookie"] = each
         self._jar.extract_cookies(cast("Any", _Headers(message)), Request(url))
         if len(self._jar) > MAX_COOKIES:
             self._jar.clear()
