@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import itertools
 import socket
+import sys
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -248,10 +249,10 @@ BROKEN = {
     "a head of a thousand fields": OK + b"X: y\r\n" * 1000 + b"\r\n",
     "a field of 70,000 bytes": OK + b"X: " + b"y" * 70_000 + b"\r\n\r\n",
     "a name of 9,000 bytes": OK + b"y" * 9000 + b": x\r\n\r\n",
-    "a head without end": OK + b"X: " + b"y" * 200_000,
-    "interim answers without end": b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000,
-    "an extension without end": CHUNKED + b"5;" + b"y" * 300_000,
-    "a trailer without end": CHUNKED + b"5\r\nhello\r\n0\r\nX: " + b"y" * 300_000,
+    "a head without end": OK + b"X: " + b"y" * 2_000_000,
+    "interim answers without end": b"HTTP/1.1 100 Continue\r\n\r\n" * 50_000,
+    "an extension without end": CHUNKED + b"5;" + b"y" * 2_000_000,
+    "a trailer without end": CHUNKED + b"5\r\nhello\r\n0\r\nX: " + b"y" * 2_000_000,
     "a thousand trailers": CHUNKED + b"5\r\nhello\r\n0\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
     "encoded otherwise than it says": OK + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
     "an encoding that is cut off": OK + b"Content-Encoding: gzip\r\nContent-Length: 15\r\n\r\n" + ENCODED["gzip"][:15],
@@ -312,9 +313,9 @@ async def test_a_connection_on_which_something_comes_unasked_is_ended() -> None:
 
 
 async def test_a_body_is_not_taken_faster_than_it_is_read() -> None:
-    """Nor is what an encoding makes of it: 64 MiB of nothing."""
+    """Nor is what an encoding makes of it: 32 MiB of nothing."""
     sent = 0
-    size = 64 * 1024 * 1024
+    size = 32 * 1024 * 1024
     ended = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -472,10 +473,11 @@ async def test_a_name_and_all_kinds_of_addresses_are_found() -> None:
     async with asking(raw) as client:
         assert await body_of(client, raw.url.replace("127.0.0.1", "localhost")) == b"hello"
     if socket.has_ipv6:
-        try:
-            socket.socket(socket.AF_INET6).bind(("::1", 0))
-        except OSError:
-            return
+        with socket.socket(socket.AF_INET6) as probe:
+            try:
+                probe.bind(("::1", 0))
+            except OSError:
+                return
         raw = Raw(LENGTH)
         async with asking(raw, "::1") as client:
             assert await body_of(client, raw.url) == b"hello"
@@ -517,6 +519,7 @@ async def test_a_name_that_is_not_known_and_one_that_cannot_be_one() -> None:
         await upstream.ask("http://no-such-name.invalid/v1/x", {})
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a full queue refuses elsewhere")
 async def test_who_does_not_answer_a_connection_is_left_in_time() -> None:
     with socket.socket() as full:
         # Nobody accepts, and the queue is full, so that a further one gets no answer.
@@ -554,7 +557,6 @@ async def test_an_idle_connection_is_ended_in_time_and_a_used_one_is_not(monkeyp
 
 async def test_an_answer_that_was_left_is_read_to_its_end_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     go = asyncio.Event()
-    ended = asyncio.Event()
     connections = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -566,7 +568,6 @@ async def test_an_answer_that_was_left_is_read_to_its_end_for_a_while(monkeypatc
                 writer.write(CHUNKED + b"5\r\nhello\r\n")
                 await go.wait()
                 writer.write(b"3\r\nend\r\n0\r\n\r\n")
-        ended.set()
 
     client = Client(connect_timeout=5)
     async with listening(serve) as port:
@@ -585,8 +586,10 @@ async def test_an_answer_that_was_left_is_read_to_its_end_for_a_while(monkeypatc
         answer = await client.send("GET", url, b"")
         assert connections == 2
         answer.leave()
-        await ended.wait()
+        while len(client._origins) > 1:
+            await asyncio.sleep(0.001)
         client.close()
+        go.set()
 
 
 async def test_silence_is_told_by_when_it_fell() -> None:

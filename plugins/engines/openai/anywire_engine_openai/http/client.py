@@ -91,6 +91,7 @@ class Client:
                     connection = await self._connect(origin)
             except TimeoutError as error:
                 raise Silence(limit) from error
+            connection.is_for_one = anew
         try:
             head = await connection.ask(request, limit)
             if head.cookies:

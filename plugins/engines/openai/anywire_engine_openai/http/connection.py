@@ -61,6 +61,8 @@ class Connection(asyncio.Protocol):
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
+        self.is_for_one = False
+        """Whether it is to be ended after its first answer."""
         self._is_kept = False
         self._fault: Fault | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -253,7 +255,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _finish(self) -> None:
-        if not self._keeps or not self.is_usable:
+        if self.is_for_one or not self._keeps or not self.is_usable:
             self.close()
             return
         if self._is_paused:
