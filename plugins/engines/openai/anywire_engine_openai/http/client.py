@@ -6,6 +6,7 @@ import asyncio
 import functools
 import ssl
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import aiohappyeyeballs
 
@@ -13,8 +14,10 @@ from anywire_engine_openai.http.addresses import Addresses, Origin, Target, read
 from anywire_engine_openai.http.answer import Answer
 from anywire_engine_openai.http.codings import decoders
 from anywire_engine_openai.http.connection import Connection, Head
-from anywire_engine_openai.http.cookies import Cookies
 from anywire_engine_openai.http.faults import CannotConnect, Closed, Silence
+
+if TYPE_CHECKING:
+    from anywire_engine_openai.http.cookies import Cookies
 
 NEXT_ADDRESS = 0.25
 """Seconds after which a name's next address is tried beside the one that has not answered yet."""
@@ -181,6 +184,8 @@ class Client:
 
     def _keep_cookies(self, url: str, host: str, head: Head) -> None:
         if self._cookies is None:
+            from anywire_engine_openai.http.cookies import Cookies  # few servers set any
+
             self._cookies = Cookies()
         self._cookies.keep(url, host, head.cookies)
 

@@ -57,6 +57,8 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # what the parser calls; once for each token
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
@@ -82,7 +84,7 @@ class Connection(asyncio.Protocol):
         self._keeps = self._complete = self._heard = self._is_news = self._is_read = False
         self._count = self._barren = self._unread = 0
         self._is_paused = False
-        self._pieces: list[bytes] = []
+        self._pieces.clear()
 
     @property
     def is_usable(self) -> bool:
@@ -108,12 +110,14 @@ class Connection(asyncio.Protocol):
             if self._complete:
                 return b""
             await self._wait(limit)
-        pieces, self._pieces = self._pieces, []
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
         self._is_read = True
         self._unread = 0
         if self._is_paused:
             self._go_on()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return data
 
     def leave(self) -> None:
         """Read no more of the answer. The connection is kept if the answer ends soon and the server keeps it too."""
@@ -121,7 +125,7 @@ class Connection(asyncio.Protocol):
             self._finish()
             return
         self._left = True
-        self._pieces = []
+        self._pieces.clear()
         if self._is_paused:
             self._go_on()
         self._watch(self._loop.time() + TAIL)
@@ -143,6 +147,7 @@ class Connection(asyncio.Protocol):
             return
         self._heard = True
         self._is_news = False
+        had = len(self._pieces)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -150,6 +155,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._end(NoHttp(f"its answer is no HTTP: {error}"))
             return
+        if len(self._pieces) > had:
+            self._note_body(len(data))
         if self._is_news:
             self._barren = 0
             self._tell()
@@ -210,16 +217,6 @@ class Connection(asyncio.Protocol):
         self._head = Head(status, self._fields, self._cookies)
         self._is_news = True
 
-    def on_body(self, body: bytes) -> None:
-        self._is_news = True
-        if self._left:
-            return
-        self._pieces.append(body)
-        self._unread += len(body)
-        if self._unread > MAX_UNREAD_BYTES and not self._is_paused and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
-
     def on_message_complete(self) -> None:
         if self._is_interim:
             self._is_interim = False
@@ -227,6 +224,17 @@ class Connection(asyncio.Protocol):
             self._complete = self._is_news = True
 
     # Inside
+
+    def _note_body(self, size: int) -> None:
+        """Some of the body has come, with ``size`` bytes at most."""
+        self._is_news = True
+        if self._left:
+            self._pieces.clear()
+            return
+        self._unread += size
+        if self._unread > MAX_UNREAD_BYTES and not self._is_paused and self.is_usable and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
 
     def _tell(self) -> None:
         """Wake who waits. An answer that was left has nobody who does, and is finished here."""
