@@ -7,6 +7,7 @@ import base64
 import functools
 import socket
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
@@ -111,8 +112,8 @@ async def _look_up(host: str, port: int) -> list[AddrInfoType]:
     return _only(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
 
 
-def _only(found: list[AddrInfoType]) -> list[AddrInfoType]:
+def _only(found: Sequence[AddrInfoType]) -> list[AddrInfoType]:
     """Raises ``OSError`` where a name has no address."""
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, "the name has no address")
-    return found
+    return list(found)

@@ -28,8 +28,7 @@ USER_AGENT = "Anywire"
 def header_lines(headers: Mapping[str, str]) -> bytes:
     """Headers as they are sent. Raises ``ValueError`` for what would end one, or is no character of them."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    ends = lines.count("\r\n") if headers else 0
-    if ends != len(headers) or not lines.replace("\r\n", "").replace("\t", "").isprintable():
+    if lines.count("\r\n") != len(headers) or not lines.replace("\r\n", "").replace("\t", "").isprintable():
         raise ValueError(f"a header of {', '.join(headers)} has a line break or another control character")
     return lines.encode()
 
