@@ -239,6 +239,7 @@ class Connection(asyncio.Protocol):
     def _tell(self) -> None:
         """Wake who waits. An answer that was left has nobody who does, and is finished here."""
         if self._waiter is not None:
+            self._until = math.inf
             if not self._waiter.done():
                 self._waiter.set_result(None)
         elif self._left and self._complete:
@@ -263,12 +264,13 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _finish(self) -> None:
+        self._left = False
         if self.is_for_one or not self._keeps or not self.is_usable:
             self.close()
             return
         if self._is_paused:
             self._go_on()
-        self._asked = self._left = False
+        self._asked = False
         self._is_kept = True
         self._watch(self._loop.time() + KEEP_ALIVE)
         self._owner.keep(self)
