@@ -228,7 +228,7 @@ async def memory_chunk() -> AsyncGenerator[Round, None]:
 async def _openai() -> AsyncGenerator[Engine, None]:
     """The engine `openai` of this process, asking a server that costs next to nothing."""
     script = Path(__file__).with_name("raw_engine.py")
-    server = subprocess.Popen(
+    server = subprocess.Popen(  # noqa: ASYNC220 - before anything is measured
         [sys.executable, "-P", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with server:

@@ -19,7 +19,7 @@ UNKNOWN = "nobody knows it"
 VALUES = st.sampled_from([None, "", "x", "stop", "\ud83e", "\\", [], {}, [{"a": 1}], 0, 1.5, True, {"b": None}])
 FINISH = st.sampled_from([None, None, "", "stop", "length", "tool_calls", 5])
 TEXTS = st.sampled_from([None, "", "a", " the", "é😀", '"', "\n", "\ud83e", [], [{"type": "text", "text": "x"}]])
-USAGE = st.sampled_from(
+USAGE: st.SearchStrategy[Any] = st.sampled_from(
     [None, {}, {"prompt_tokens": 1, "completion_tokens": 2}, {"completion_tokens": 0}, [], "x", {"a": "\ud83e"}]
 )
 
@@ -71,6 +71,10 @@ def outcome(read: Any, content: Any, keep: bool) -> Any:
 @settings(max_examples=examples(400), deadline=None)
 def test_the_short_way_and_the_long_one_agree(content: Any, keep: bool, read: Any) -> None:
     """A member that nobody knows makes an answer go the long way, and one that is null says nothing."""
+    ends = [choice.get("finish_reason") for choice in content.get("choices") or ()]
+    if read is answers.step and not any(ends) and ends:
+        # What stands beside nothing but text is not told.
+        content = {name: value for name, value in content.items() if name not in BESIDE or name == "error"}
     long = json.loads(json.dumps(content))
     for each in long.get("choices") or [long]:
         each[UNKNOWN] = None

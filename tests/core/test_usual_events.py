@@ -18,7 +18,10 @@ from anywire.errors import EngineFailed, InvalidRequest
 from anywire_engine_openai import answers, usual_events
 from anywire_engine_openai.stream import AnswerStream
 
-CHAT = '{"id":"c-1","object":"chat.completion.chunk","created":17,"model":"m1","choices":[{"index":0,"delta":{"content":%s},"logprobs":null,"finish_reason":null}]}'
+CHAT = (
+    '{"id":"c-1","object":"chat.completion.chunk","created":17,"model":"m1","choices":[{"index":0,"delta":{"content":%s},'
+    '"logprobs":null,"finish_reason":null}]}'
+)
 SHAPES = [
     CHAT,
     CHAT.replace(":", ": "),
@@ -58,7 +61,8 @@ def events(draw: st.DrawFn) -> bytes:
         stream += draw(
             st.sampled_from(
                 [b""] * 12
-                + [b": ping\n\n", b"\n", b"event: x\n", b"data: \n", b"id: 1\n\n", b"data: [DONE]\n\n", b"data: {oops\n\n",
+                + [b": ping\n\n", b"\n", b"event: x\n", b"data: \n", b"id: 1\n\n", b"data: [DONE]\n\n",
+                   b"data: {oops\n\n",
                    b'data: {"choices":[{"index":0,"delta":{"content":"\\ud83e"}}]}\n\n',
                    b'data: {"choices":[{"index":0,"delta":{"content":"\xff"}}]}\n\n',
                    b'data: {"error":{"message":"no","code":400}}\n\n']
@@ -94,9 +98,7 @@ def test_the_short_way_and_the_long_one_agree(stream: bytes, points: list[int], 
 
 @pytest.mark.parametrize("shape", SHAPES[:5])
 @pytest.mark.parametrize("size", [1, 7, 1000, 1_000_000])
-def test_most_of_a_usual_stream_is_not_read_in_full(
-    shape: str, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_most_of_a_usual_stream_is_not_read_in_full(shape: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f" token{number}" for number in range(200)]
     stream = b"".join([f"data: {shape % json.dumps(text)}\n\n".encode() for text in texts])
     read: list[bytes] = []
@@ -108,9 +110,7 @@ def test_most_of_a_usual_stream_is_not_read_in_full(
 
     monkeypatch.setattr(answers, "step", noted)
     answer = AnswerStream(keep=True)
-    deltas = [
-        delta for at in range(0, len(stream), size) for delta in answer.read(stream[at : at + size])
-    ]
+    deltas = [delta for at in range(0, len(stream), size) for delta in answer.read(stream[at : at + size])]
     assert [delta.text for delta in deltas] == texts
     # Of each piece that is cut in the middle of an event that event is.
     most = {1: 300, 7: 300, 1000: 50, 1_000_000: 4}[size]
@@ -119,7 +119,7 @@ def test_most_of_a_usual_stream_is_not_read_in_full(
 
 def test_a_server_that_repeats_nothing_is_not_watched_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     probes = 0
-    plain_text = usual_events.plain_text
+    plain_text = answers.plain_text
 
     def counted(data: bytes, *, keep: bool = False) -> str:
         nonlocal probes

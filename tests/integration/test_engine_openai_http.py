@@ -382,7 +382,7 @@ def _encoded(name: str, content: bytes) -> bytes:
     if name == "deflate":
         return zlib.compress(content)
     if name == "br":
-        import brotli
+        import brotli  # type: ignore[import-not-found, unused-ignore]
 
         return bytes(brotli.compress(content))
     try:
@@ -406,9 +406,10 @@ async def test_a_request_says_what_one_of_aiohttp_said() -> None:
             (await client.send("GET", raw.url + path, header_lines(headers))).leave()
         ours, raw.asked = raw.asked, []
         closing = aiohttp.TCPConnector(force_close=True)
-        async with aiohttp.ClientSession(headers=headers) as kept, aiohttp.ClientSession(
-            headers=headers, connector=closing
-        ) as anew:
+        async with (
+            aiohttp.ClientSession(headers=headers) as kept,
+            aiohttp.ClientSession(headers=headers, connector=closing) as anew,
+        ):
             for path in ("/v1/chat/completions", "/v1/a%20b/ä?x=1&y=ü", ""):
                 for session, method in ((kept, "POST"), (anew, "POST"), (kept, "GET")):
                     data = b"{}" if method == "POST" else None
@@ -576,17 +577,17 @@ async def test_an_answer_that_was_left_is_read_to_its_end_for_a_while(monkeypatc
         assert await answer.read(0) == b"hello"
         answer.leave()
         go.set()
-        while not client._idle:
+        while not client._idle:  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0.001)
         answer = await client.send("GET", url, b"")
         assert connections == 1
-        assert await answer.read(0) == b"hello"
+        assert (await answer.read(0)).startswith(b"hello")
         go.clear()
         monkeypatch.setattr(connection, "TAIL", 0.02)
         answer = await client.send("GET", url, b"")
         assert connections == 2
         answer.leave()
-        while len(client._origins) > 1:
+        while len(client._origins) > 1:  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0.001)
         client.close()
         go.set()
@@ -598,6 +599,8 @@ async def test_silence_is_told_by_when_it_fell() -> None:
             head = await reader.readuntil(b"\r\n\r\n")
             if b"GET /head" in head:
                 for each in OK:  # some of it all the time, but no head
+                    if writer.is_closing():
+                        return
                     writer.write(bytes([each]))
                     await asyncio.sleep(0.01)
             elif b"GET /body" in head:
@@ -670,7 +673,7 @@ async def test_a_listing_is_looked_for_where_it_is_said_to_be_and_keys_stay_here
     async with listening(there.serve) as port:
         here = Raw(leading_to("/v2/models"), leading_to(f"http://127.0.0.1:{port}/models"))
         async with listening(here.serve) as first:
-            upstream = Upstream(api_key="secret", connect_timeout=PATIENCE, apis=("messages",))
+            upstream = Upstream(api_key="secret", connect_timeout=PATIENCE, apis=["messages"])
             upstream.open(f"http://127.0.0.1:{first}/v1")
             assert [each.id for each in await upstream.models()] == ["m1"]
             assert [each.partition(b" HTTP")[0] for each in here.asked] == [b"GET /v1/models", b"GET /v2/models"]
@@ -709,13 +712,16 @@ async def test_cookies_of_a_name_are_sent_back_and_those_of_an_address_are_not()
 
 async def test_an_engine_reads_a_stream_that_comes_in_another_coding() -> None:
     encoder = zlib.compressobj(wbits=31)
-    pieces = [encoder.compress(each) + encoder.flush(zlib.Z_SYNC_FLUSH) for each in (step("a"), step("b", "stop"), DONE)]
+    pieces = [
+        encoder.compress(each) + encoder.flush(zlib.Z_SYNC_FLUSH) for each in (step("a"), step("b", "stop"), DONE)
+    ]
     chunks = b"".join([b"%x\r\n%b\r\n" % (len(each), each) for each in [*pieces, encoder.flush()]]) + b"0\r\n\r\n"
     head = OK + b"Content-Type: text/event-stream\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
     raw = Raw(head + chunks)
-    async with listening(raw.serve) as port, engine_for(
-        f"http://127.0.0.1:{port}/v1", models=["m1"], refresh_interval=0, loading_timeout=0
-    ) as engine:
+    async with (
+        listening(raw.serve) as port,
+        engine_for(f"http://127.0.0.1:{port}/v1", models=["m1"], refresh_interval=0, loading_timeout=0) as engine,
+    ):
         deltas = await collect(engine, request())
     assert [(each.text, each.finish_reason) for each in deltas] == [("a", ""), ("b", "stop")]
 
@@ -723,9 +729,10 @@ async def test_an_engine_reads_a_stream_that_comes_in_another_coding() -> None:
 async def test_ten_thousand_deltas_that_come_at_once_are_all_told() -> None:
     events = b"".join([step(f"{each} ") for each in range(10_000)]) + step(finish="stop") + DONE
     raw = Raw(OK + b"Content-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(events) + events)
-    async with listening(raw.serve) as port, engine_for(
-        f"http://127.0.0.1:{port}/v1", models=["m1"], refresh_interval=0
-    ) as engine:
+    async with (
+        listening(raw.serve) as port,
+        engine_for(f"http://127.0.0.1:{port}/v1", models=["m1"], refresh_interval=0) as engine,
+    ):
         deltas = await collect(engine, request())
     assert [each.text for each in deltas[:-1]] == [f"{each} " for each in range(10_000)]
     assert deltas[-1] == Delta(finish_reason="stop")

@@ -44,18 +44,18 @@ class UsualEvents:
 
     def remember(self, data: bytes, text: str) -> None:
         """Take ``data`` as an example: an event's data that was read as ``text`` and nothing else."""
-        if len(data) >= self._least - len(_FIELD) and (_FIELD + data).startswith(self._before):
-            if data.endswith(self._after):
-                return  # like the remembered one, but for a text that has to be read
+        sent = _FIELD + data
+        if len(sent) >= self._least and sent.startswith(self._before) and sent.endswith(self._after):
+            return  # like the remembered one, but for a text that has to be read
         if not self._tries:
             self.may_be = False
             return
         self._tries -= 1
-        sent = text.encode()
-        place = data.rfind(b'"%b"' % sent) + 1
+        said = text.encode()
+        place = data.rfind(b'"%b"' % said) + 1
         if not place or b"\n" in data:
             return
-        before, after = data[:place], data[place + len(sent) :]
+        before, after = data[:place], data[place + len(said) :]
         # Whether that was the text, and not something else that reads the same.
         if plain_text(before + _PROBE.encode() + after, keep=self._keep) == _PROBE:
             self._before, self._after = _FIELD + before, after

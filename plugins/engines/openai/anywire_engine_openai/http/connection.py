@@ -23,8 +23,7 @@ TAIL = 1.0
 """Seconds a server may take to end an answer that was left."""
 
 _WANTED = {
-    name.encode(): name
-    for name in ("content-type", "content-encoding", "location", "retry-after", "retry-after-ms")
+    name.encode(): name for name in ("content-type", "content-encoding", "location", "retry-after", "retry-after-ms")
 }
 _NO_BODY = (204, 304)
 
