@@ -10,9 +10,9 @@ bootstrap over the blocks, seeded). Processor time is the figure to trust where 
 it.
 
 An operation is: a unary task and a chunk of a stream through the pipeline alone (puppet: no wire and no agent), through
-pipeline, transport ``memory`` and agent in one process, where ``--only`` names it an answer or a token of a server
-through the engine `openai` alone, and with ``--transport`` a request through ``anywire up``, HTTP
-in, the transport, HTTP out, with 1 and 64 clients.
+pipeline, transport ``memory`` and agent in one process, and with ``--transport`` a request through ``anywire up``, HTTP
+in, the transport, HTTP out, with 1 and 64 clients. Where ``--only`` names them: a whole answer and a token of a stream,
+of a server through the engine ``openai`` alone.
 """
 
 from __future__ import annotations
