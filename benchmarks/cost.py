@@ -11,7 +11,8 @@ it.
 
 An operation is: a unary task and a chunk of a stream through the pipeline alone (puppet: no wire and no agent), through
 pipeline, transport ``memory`` and agent in one process, and with ``--transport`` a request through ``anywire up``, HTTP
-in, the transport, HTTP out, with 1 and 64 clients.
+in, the transport, HTTP out, with 1 and 64 clients. Where ``--only`` names them: a whole answer and a token of a stream,
+of a server through the engine ``openai`` alone.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from scipy import stats
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 INSIDE = ("puppet task", "puppet chunk", "memory task", "memory chunk")
+ASKED = ("engine task", "engine token", "engine paced token")
 CLIENTS = (1, 64)
 ROUNDS, HTTP_ROUNDS = 20, 4
 """Turns of four rounds in a block."""
@@ -191,7 +193,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=20, help="of the operations inside one process; default: 20")
     parser.add_argument("--transport", action="append", default=[], help="to measure through HTTP; may be repeated")
     parser.add_argument("--http-blocks", type=int, default=6, help="of each transport; default: 6")
-    parser.add_argument("--only", action="append", choices=INSIDE, help="of the operations inside one process")
+    parser.add_argument("--only", action="append", choices=INSIDE + ASKED, help="of the operations inside one process")
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, load average {os.getloadavg()[0]:.1f} before")
     with checked_out(args.before) as before:

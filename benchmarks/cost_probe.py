@@ -10,6 +10,7 @@ import gc
 import inspect
 import json
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -224,6 +225,70 @@ async def memory_chunk() -> AsyncGenerator[Round, None]:
 
 
 @asynccontextmanager
+async def _openai() -> AsyncGenerator[Engine, None]:
+    """The engine `openai` of this process, asking a server that costs next to nothing."""
+    script = Path(__file__).with_name("raw_engine.py")
+    server = subprocess.Popen(  # noqa: ASYNC220 - before anything is measured
+        [sys.executable, "-P", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        engine = Plugins().create("engines", "openai", {"base_url": f"http://127.0.0.1:{port}/v1"})
+        await engine.start(lambda: None)
+        try:
+            yield engine
+        finally:
+            await engine.close()
+            server.stdin.close()
+
+
+async def _deltas_of(engine: Engine, **members: object) -> int:
+    """How many tokens an answer had."""
+    messages = [{"role": "user", "content": "x" * 300}]
+    body = json.dumps({"model": MODEL, "messages": messages, "max_tokens": 64, **members})
+    task = TaskRequest("hub", "task", 1, "chat", MODEL, body, stream="stream" in members)
+    return sum([bool(delta.text) async for delta in engine.run(task) if isinstance(delta, Delta)])
+
+
+@asynccontextmanager
+async def engine_task() -> AsyncGenerator[Round, None]:
+    """A whole answer of a server through the engine `openai` alone, 64 at a time."""
+    async with _openai() as engine:
+
+        async def work() -> int:
+            for _ in range(MEMORY_BATCHES):
+                await asyncio.gather(*[_deltas_of(engine) for _ in range(IN_FLIGHT)])
+            return MEMORY_BATCHES * IN_FLIGHT
+
+        yield _timed(work)
+
+
+@asynccontextmanager
+async def engine_token() -> AsyncGenerator[Round, None]:
+    """A token of one of 32 streams of 64, which the server writes at once."""
+    async with _openai() as engine:
+
+        async def work() -> int:
+            return sum(await asyncio.gather(*[_deltas_of(engine, stream=True) for _ in range(32)]))
+
+        yield _timed(work)
+
+
+@asynccontextmanager
+async def engine_paced() -> AsyncGenerator[Round, None]:
+    """A token of one of 16 streams, of which the server writes one each 5 ms."""
+    async with _openai() as engine:
+
+        async def work() -> int:
+            paced = {"stream": True, "max_tokens": 16, "pace_ms": 5}
+            return sum(await asyncio.gather(*[_deltas_of(engine, **paced) for _ in range(16)]))
+
+        yield _timed(work)
+
+
+@asynccontextmanager
 async def http(transport: str, clients: int) -> AsyncGenerator[Round, None]:
     """A request through ``anywire up``: HTTP in, over the transport to the synthetic engine and back; the processor
     time is that of all its processes."""
@@ -264,6 +329,9 @@ MEASURED: dict[str, Callable[[], AbstractAsyncContextManager[Round]]] = {
     "puppet chunk": puppet_chunk,
     "memory task": memory_task,
     "memory chunk": memory_chunk,
+    "engine task": engine_task,
+    "engine token": engine_token,
+    "engine paced token": engine_paced,
 }
 
 
