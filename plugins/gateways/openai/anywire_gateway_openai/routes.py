@@ -24,6 +24,7 @@ from anywire_gateway_openai.errors import (
     status_of,
 )
 from anywire_gateway_openai.event_streams import EventHandler
+from anywire_gateway_openai.http1.request import raw_path
 from anywire_gateway_openai.notes import ERROR, ERROR_FORM, FIRST, HEADERS, MODEL, REQUEST_ID, SCOPE, TASK
 from anywire_gateway_openai.origins import Origins, answer_options, page_headers, with_headers
 from anywire_gateway_openai.paths import meant, tidied
@@ -123,7 +124,7 @@ class Routes:
         of no interest."""
         task = request.get(TASK)
         self._requests.add(
-            f"{request.method} {request.rel_url.raw_path}",
+            f"{request.method} {raw_path(request)}",
             status,
             began,
             task=task,
