@@ -25,6 +25,7 @@ from anywire.engine import Delta, Engine, EngineStatus
 from anywire.identity import agent_info, hub_info
 from anywire.messages import Chunk, TaskRequest, ToAgent
 from anywire.plugins import Plugins
+from anywire.stages import Stages
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
 from anywire.testing.puppet import PuppetTransport
@@ -253,6 +254,7 @@ async def _gateway(answer: Callable[[TaskStream], None]) -> AsyncGenerator[str, 
         def submit(self, submission: Submission, task_id: str = "", attempts: int = 0) -> TaskStream:
             stream = TaskStream("0" * 24, time.monotonic_ns(), lambda task_id, reason: None)
             stream.agent_id, stream.transport, stream.model, stream.attempts = "agent", "puppet", MODEL, 1
+            stream.stages = Stages(*range(10**6, 10**7, 10**6))
             answer(stream)
             return stream
 

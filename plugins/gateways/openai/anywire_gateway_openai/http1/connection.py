@@ -166,14 +166,13 @@ class Connection(BaseProtocol):
             self._hand_over(data[at:] if at else data)
             return
         self._head = b""
-        size = head.body_bytes
-        until = end + size
+        until = end + head.body_bytes
         come = data[end:until]
-        self._missing = missing = until - end - len(come)
+        self._missing = head.body_bytes - len(come)
         if come:
             self._reader.pass_over(come)
         body: WholeBody | StreamReader
-        if missing:
+        if self._missing:
             body = StreamReader(self, BODY_BYTES, loop=self._loop)
             body.feed_data(come)
         else:
