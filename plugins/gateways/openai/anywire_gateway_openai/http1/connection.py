@@ -226,7 +226,7 @@ class Connection(BaseProtocol):
                 await response.prepare(request)
                 await response.write_eof()
             keep_alive = bool(response.keep_alive)
-            if self._missing:
+            if self._missing and self.transport is not None:
                 await self._pass_over(request)
                 keep_alive = keep_alive and not self._missing
         except ConnectionError as error:
