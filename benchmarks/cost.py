@@ -10,7 +10,7 @@ bootstrap over the blocks, seeded). Processor time is the figure to trust where 
 it.
 
 An operation is: a unary task and a chunk of a stream through the pipeline alone (puppet: no wire and no agent), through
-pipeline, transport ``memory`` and agent in one process, through the gateway `openai` alone (with its clients in the same
+pipeline, transport ``memory`` and agent in one process, through the gateway `openai` alone (its clients are in the same
 process), and with ``--transport`` a request through ``anywire up``, HTTP in, the transport, HTTP out, with 1 and 64
 clients.
 """

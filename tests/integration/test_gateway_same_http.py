@@ -15,23 +15,37 @@ import random
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from tests.integration.fuzzed_requests import MAX_BODY_BYTES, PADDING, Requests
 from tests.integration.gateway_serving import Served, serving
 from tests.integration.test_gateway_fuzz import Answer, answers
 from tests.long_form import SOAK, examples
-from tests.patience import PATIENCE
+from tests.patience import FACTOR, PATIENCE
 
 import anywire_gateway_openai.gateway
 from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
 from anywire_gateway_openai.protocol import OpenAIServer
 
 LONGEST = 240
+WAITS_S = 3 * FACTOR
+"""Seconds without a word after which a server waits for its client."""
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}).encode()
 STREAM = json.dumps({**json.loads(BODY), "stream": True}).encode()
 LAST = b"GET /v1/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 NO_HTTP = b"this is not HTTP"
+_HEAD_ALONE = re.compile(rb"(content-length: )[0-9]+((?:\r\n[^\r\n]+)*\r\n\r\n)(?=HTTP/1|\Z)", re.IGNORECASE)
+"""An answer to HEAD: it tells of a body that it does not have."""
+CLOSING = (
+    "closing",
+    "closing among others",
+    "two connections",
+    "HTTP/1.0",
+    "HTTP/1.0 streamed",
+    "HTTP/1.0 without a host",
+)
+"""Of the odd ones those with whose answer the connection ends: what comes later might cut it off."""
 VOLATILE = {"date", "x-request-id", "x-anywire-task", "x-anywire-stages", "content-length", "retry-after"}
 
 
@@ -48,9 +62,12 @@ def post(*headers: str, body: bytes = BODY, path: str = "/v1/chat/completions", 
 
 
 def get(target: str, *headers: str, method: str = "GET", version: str = "HTTP/1.1") -> bytes:
-    return "".join(f"{each}\r\n" for each in (f"{method} {target} {version}", "Host: x", *headers, "")).encode("latin-1")
+    return "".join(f"{each}\r\n" for each in (f"{method} {target} {version}", "Host: x", *headers, "")).encode(
+        "latin-1"
+    )
 
 
+CHUNKED = "Transfer-Encoding: chunked"
 LENGTH = f"Content-Length: {len(BODY)}"
 ODD = {
     "usual": post(),
@@ -105,12 +122,12 @@ ODD = {
     "huge length": post("Content-Length: " + "9" * 30),
     "length of other digits": post("Content-Length: \xb2"),
     "empty length": post("Content-Length:"),
-    "chunked": post("Transfer-Encoding: chunked", body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)),
-    "chunked with an extension": post("Transfer-Encoding: chunked", body=b"%x;a=b\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)),
-    "chunked with a trailer": post("Transfer-Encoding: chunked", body=b"%x\r\n%b\r\n0\r\nx: y\r\n\r\n" % (len(BODY), BODY)),
-    "chunked wrongly": post("Transfer-Encoding: chunked", body=b"zz\r\n" + BODY),
-    "chunked and a length": post("Transfer-Encoding: chunked", LENGTH, body=b"0\r\n\r\n"),
-    "length and chunked": post(LENGTH, "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+    "chunked": post(CHUNKED, body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)),
+    "chunked with an extension": post(CHUNKED, body=b"%x;a=b\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)),
+    "chunked with a trailer": post(CHUNKED, body=b"%x\r\n%b\r\n0\r\nx: y\r\n\r\n" % (len(BODY), BODY)),
+    "chunked wrongly": post(CHUNKED, body=b"zz\r\n" + BODY),
+    "chunked and a length": post(CHUNKED, LENGTH, body=b"0\r\n\r\n"),
+    "length and chunked": post(LENGTH, CHUNKED, body=b"0\r\n\r\n"),
     "chunked in capitals": post("Transfer-Encoding: CHUNKED", body=b"0\r\n\r\n"),
     "chunked not last": post("Transfer-Encoding: chunked, gzip", body=b"0\r\n\r\n"),
     "chunked with a vertical tab": post("Transfer-Encoding:\x0bchunked", body=b"0\r\n\r\n"),
@@ -168,7 +185,8 @@ def shown(answer: Answer) -> tuple[object, ...]:
 
 
 async def exchange(port: int, *segments: bytes) -> list[Answer]:
-    """The answers to ``segments``, each of which the server reads by itself, until it closes the connection."""
+    """The answers to ``segments``, each of which the server reads by itself, until it closes the connection or waits
+    for more."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     got = bytearray()
     try:
@@ -176,20 +194,24 @@ async def exchange(port: int, *segments: bytes) -> list[Answer]:
             writer.write(each)
             for _ in range(8):  # the server reads it in one of these turns
                 await asyncio.sleep(0)
-        async with asyncio.timeout(PATIENCE):
-            while piece := await reader.read(65536):
-                got += piece
-    except ConnectionError:
-        pass  # it was closed before all had been read
+        while piece := await asyncio.wait_for(reader.read(65536), WAITS_S):
+            got += piece
+    except (ConnectionError, TimeoutError):
+        pass  # it was closed before all had been read, or waits for the rest of a body or of a line
     finally:
         writer.transport.abort()
-    return list(answers(bytes(got)))
+    return list(answers(_HEAD_ALONE.sub(rb"\g<1>0\2", bytes(got))))
+
+
+def end_of(name: str) -> tuple[bytes, ...]:
+    """What is sent behind an odd request, so that the server closes the connection."""
+    return () if name in CLOSING else (PADDING,)
 
 
 @asynccontextmanager
 async def both(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Served, Served]]:
     """A gateway as it is, and one with aiohttp's server alone."""
-    options = {"timeout": LONGEST, "max_body_bytes": MAX_BODY_BYTES, "body_timeout": PATIENCE}
+    options: dict[str, Any] = {"timeout": LONGEST, "max_body_bytes": MAX_BODY_BYTES, "body_timeout": PATIENCE}
     engines = [SyntheticEngine(SyntheticConfig(models=["m"], length=30)) for _ in range(2)]
     async with serving(engines[0], **options) as own:
         with monkeypatch.context() as patch:
@@ -202,9 +224,13 @@ async def both(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Served, S
             await other.__aexit__(None, None, None)
 
 
-async def check_same(own: Served, other: Served, *segments: bytes) -> list[Answer]:
+async def check_same(own: Served, other: Served, *segments: bytes, at_once: bool = False) -> list[Answer]:
+    """With ``at_once`` what is no HTTP may stand behind a request in the same segment."""
     got, expected = [await exchange(each.port, *segments) for each in (own, other)]
-    assert [shown(each) for each in got] == [shown(each) for each in expected], segments[0][:2000]
+    if [shown(each) for each in got] != [shown(each) for each in expected]:
+        fault_alone = [each.status for each in expected] == [400] and NO_HTTP in expected[0].body
+        assert at_once, f"{got}\n{expected}\n{segments[0][:2000]!r}"
+        assert fault_alone, f"{got}\n{expected}\n{segments[0][:2000]!r}"
     return got
 
 
@@ -212,8 +238,8 @@ async def check_same(own: Served, other: Served, *segments: bytes) -> list[Answe
 async def test_odd_requests_get_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     answered = 0
     async with both(monkeypatch) as (own, other):
-        for sent in ODD.values():
-            answered += len(await check_same(own, other, sent, LAST + PADDING))
+        for name, sent in ODD.items():
+            answered += len(await check_same(own, other, sent, *end_of(name)))
     assert answered > len(ODD)
 
 
@@ -221,7 +247,7 @@ async def test_odd_requests_get_the_same_answers(monkeypatch: pytest.MonkeyPatch
 async def test_odd_requests_behind_a_usual_one_get_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     async with both(monkeypatch) as (own, other):
         for name, sent in ODD.items():
-            got = await check_same(own, other, post(), sent, LAST + PADDING)
+            got = await check_same(own, other, post(), sent, *end_of(name))
             assert got[0].status == 200, name
 
 
@@ -229,12 +255,11 @@ async def test_odd_requests_behind_a_usual_one_get_the_same_answers(monkeypatch:
 async def test_what_is_sent_at_once_differs_as_it_is_meant_to(monkeypatch: pytest.MonkeyPatch) -> None:
     async with both(monkeypatch) as (own, other):
         for name, sent in ODD.items():
+            if name == "upgrade to HTTP/2":
+                continue  # what comes behind it waits at aiohttp until the connection is closed as idle
             together = post() + sent + LAST + PADDING
-            got, expected = [[shown(each) for each in await exchange(at.port, together)] for at in (own, other)]
-            assert got[0][0] == 200, name
-            if got != expected:
-                assert [each[0] for each in expected] == [400], name
-                assert NO_HTTP in expected[0][2], name  # type: ignore[operator]
+            got = await check_same(own, other, together, at_once=True)
+            assert got[0].status == 200, name
 
 
 @pytest.mark.timeout(LONGEST)
@@ -244,7 +269,9 @@ async def test_random_requests_get_the_same_answers(monkeypatch: pytest.MonkeyPa
         requests = Requests(seed)
         for number in range(examples(200)):
             sent = requests.request() if number % 4 else requests.mutated(requests.request())
+            if b" HTTP/1.0\r\n" in sent:
+                continue  # it closes the connection, and what comes later might cut its answer off
             try:
-                await check_same(own, other, sent, LAST + PADDING)
+                await check_same(own, other, sent, PADDING, at_once=True)  # some lengths are too short
             except AssertionError as error:
                 raise AssertionError(f"seed {seed}, request {number}: {error}") from error

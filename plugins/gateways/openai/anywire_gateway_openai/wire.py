@@ -61,8 +61,8 @@ class WrittenResponse(web.StreamResponse):
 
 
 async def write_json(request: web.BaseRequest, body: bytes, headers: Iterable[tuple[str, str]]) -> WrittenResponse:
-    """Answer 200 with ``body``. Header values must be free of line breaks. Raises `ConnectionResetError` when the client is
-    gone."""
+    """Answer 200 with ``body``. Header values must be free of line breaks. Raises `ConnectionResetError` when the
+    client is gone."""
     return await write_answer(request, body, JSON, headers)
 
 

@@ -36,8 +36,10 @@ _END = b"\r\n\r\n"
 class Owner(Protocol):
     """What a connection belongs to."""
 
-    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-    idle_timeout: float
+    @property
+    def handler(self) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]: ...
+    @property
+    def idle_timeout(self) -> float: ...
 
     def opened(self, connection: Connection, transport: asyncio.Transport) -> None: ...
     def lost(self, connection: Connection) -> None: ...
@@ -153,11 +155,11 @@ class Connection(BaseProtocol):
         seen = at + len(self._head)
         end = data.find(_END, max(seen - 3, at)) + 4
         if end < 4:
-            head = data[at:]
-            if len(head) > MAX_HEAD_BYTES or not self._reader.read(data[seen:]):
-                self._hand_over(head)
+            begun = data[at:]
+            if len(begun) > MAX_HEAD_BYTES or not self._reader.read(data[seen:]):
+                self._hand_over(begun)
             else:
-                self._head = head
+                self._head = begun
             return
         head = None
         if end - at <= MAX_HEAD_BYTES and self._reader.read(data[seen:end]):
