@@ -26,7 +26,9 @@ from anywire.engine import Delta, Engine, EngineStatus
 from anywire.identity import agent_info, hub_info
 from anywire.messages import Chunk, TaskRequest, ToAgent
 from anywire.plugins import Plugins
+from anywire.stages import Stages
 from anywire.submission import Submission
+from anywire.task_stream import TaskStream
 from anywire.testing.puppet import PuppetTransport
 from anywire.transport import HubSink
 from http_load import load
@@ -307,6 +309,69 @@ async def http(transport: str, clients: int) -> AsyncGenerator[Round, None]:
             yield work
 
 
+@asynccontextmanager
+async def _gateway(answer: Callable[[TaskStream], None]) -> AsyncGenerator[str, None]:
+    """The address of a gateway whose tasks get what ``answer`` pushes, without any pipeline."""
+    from anywire.roles.context import OrchestratorContext
+    from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
+
+    class Context(OrchestratorContext):
+        def submit(self, submission: Submission, task_id: str = "", attempts: int = 0) -> TaskStream:
+            stream = TaskStream("0" * 24, time.monotonic_ns(), lambda task_id, reason: None)
+            stream.agent_id, stream.transport, stream.model, stream.attempts = "agent", "puppet", MODEL, 1
+            stream.stages = Stages(*range(10**6, 10**7, 10**6))
+            answer(stream)
+            return stream
+
+    gateway = OpenAIGateway(OpenAIGatewayConfig(port=0))
+    async with _puppet() as (orchestrator, _):
+        await gateway.start(Context(orchestrator))
+        try:
+            yield gateway.address
+        finally:
+            await gateway.close()
+
+
+def _chunk(seq: int, final: bool) -> Chunk:
+    return Chunk("hub", "0" * 24, 1, seq, ("text ",), "", final, "stop" if final else "")
+
+
+@asynccontextmanager
+async def gateway_task() -> AsyncGenerator[Round, None]:
+    """A chat through the gateway `openai` alone, from 64 clients; their work, in this process, is in it."""
+
+    def answer(stream: TaskStream) -> None:
+        stream.push(_chunk(0, True))
+
+    async with _gateway(answer) as url:
+
+        async def work() -> int:
+            return len((await load(url, clients=IN_FLIGHT, requests=10 * IN_FLIGHT, model=MODEL)).times)
+
+        yield _timed(work)
+
+
+@asynccontextmanager
+async def gateway_chunk() -> AsyncGenerator[Round, None]:
+    """A chunk of one of 8 streams through the gateway `openai` alone, each in a turn of the event loop of its own."""
+
+    def answer(stream: TaskStream) -> None:
+        push(stream, 0)
+
+    def push(stream: TaskStream, seq: int) -> None:
+        stream.push(_chunk(seq, seq == CHUNKS - 1))
+        if seq < CHUNKS - 1:
+            loop.call_soon(loop.call_soon, push, stream, seq + 1)
+
+    loop = asyncio.get_running_loop()
+    async with _gateway(answer) as url:
+
+        async def work() -> int:
+            return (await load(url, clients=8, requests=8, stream=True, model=MODEL)).tokens
+
+        yield _timed(work)
+
+
 def cpu_seconds(pid: int) -> float:
     if platform.system() == "Linux":
         # The clock of another process, see clock_getcpuclockid(3): psutil's figures are in hundredths of a second.
@@ -332,6 +397,8 @@ MEASURED: dict[str, Callable[[], AbstractAsyncContextManager[Round]]] = {
     "engine task": engine_task,
     "engine token": engine_token,
     "engine paced token": engine_paced,
+    "gateway task": gateway_task,
+    "gateway chunk": gateway_chunk,
 }
 
 
