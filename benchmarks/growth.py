@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from cost import HERE, ROOT, WARM_UP, Probe, checked_out, environment_of, median_ratio
 from growth_fleet import idle_fleet, stream_over_http
-from growth_start import STARTS, Took, started
+from growth_start import STARTS, Took, installed, started
 from transport_stack import new_event_loop
 
 T = TypeVar("T")
@@ -167,7 +167,7 @@ def measure_start(trees: Trees, given: argparse.Namespace) -> Figures:
     found: dict[tuple[str, str], list[Took]] = {(name, start.title): [] for name in trees for start in STARTS}
     order, pairs = random.Random(SEED), [(name, start) for name in trees for start in STARTS]
     with contextlib.ExitStack() as stack:
-        environments = {name: stack.enter_context(environment_of(tree)) for name, tree in trees.items()}
+        environments = {name: stack.enter_context(installed(tree)) for name, tree in trees.items()}
         for number in range(given.starts + 1):
             order.shuffle(pairs)
             for name, start in pairs:

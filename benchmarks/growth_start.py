@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
+from cost import python_path
 from cost_probe import cpu_seconds
 from transport_stack import PATIENCE, configured, options_of
 
@@ -41,6 +44,19 @@ class Took(NamedTuple):
 
     wall: float
     cpu: float
+
+
+@contextmanager
+def installed(tree: Path) -> Iterator[dict[str, str]]:
+    """The environment of a process for which that tree is installed. Its packages are in one folder, as in site-packages:
+    with a folder for each distribution every import looks through all of them."""
+    with tempfile.TemporaryDirectory(prefix="anywire-") as name:
+        folder = Path(name)
+        for each in python_path(tree, folder).split(os.pathsep)[1:]:
+            for package in Path(each).iterdir():
+                if (package / "__init__.py").exists() and not (folder / package.name).exists():
+                    (folder / package.name).symlink_to(package)
+        yield os.environ | {"PYTHONPATH": name}
 
 
 async def started(start: Start, environment: Mapping[str, str]) -> Took:
