@@ -159,7 +159,7 @@ async def stand(queued: int = 1024) -> AsyncGenerator[Stand, None]:
         [wire],
         plugins.create("schedulers", "fifo", {"max_queue_size": queued}),
         plugins.create("selectors", "least_loaded", {}),
-        config=PipelineConfig(deadline=DEADLINE, next_token_timeout=0),
+        config=PipelineConfig(deadline=DEADLINE, accept_timeout=DEADLINE, next_token_timeout=0),
         plugins=plugins,
     )
     await orchestrator.start()
