@@ -95,8 +95,8 @@ def checked_out(before: str) -> Iterator[Path]:
 
 
 class Probe:
-    """A fresh process of one tree, which does a round of an operation when it is asked to. ``script``, a file beside this
-    one, has the operations."""
+    """A fresh process of one tree, which does a round of an operation when it is asked to. ``script``, a file beside
+    this one, has the operations."""
 
     def __init__(self, tree: Path, names: Sequence[str], script: str = "cost_probe.py") -> None:
         # -P: the folder of the script, which is this tree's, stays off the path.

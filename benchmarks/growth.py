@@ -2,17 +2,17 @@
 
     python benchmarks/growth.py [--before COMMIT] [--only tasks ...] [--blocks 3] [--out FILE]
 
-- ``tasks``: processor time of a unary task with 1, 10, 100 and 1,000 agents; of one while 1, 100, 1,000 and 10,000 streams
-  are open; and of a chunk of one of so many streams. The pipeline is the real one, over a transport that does nothing. Each
-  size has a process of its own, and they take turns of some milliseconds, so that a drift of the machine's speed hits
-  all alike; a block is fresh processes of all sizes.
+- ``tasks``: processor time of a unary task with 1, 10, 100 and 1,000 agents; of one while 1, 100, 1,000 and 10,000
+  streams are open; and of a chunk of one of so many streams. The pipeline is the real one, over a transport that does
+  nothing. Each size has a process of its own, and they take turns of some milliseconds, so that a drift of the
+  machine's speed hits all alike; a block is fresh processes of all sizes.
 - ``memory``: resident bytes of a task that waits, beside its body; of an open stream, with its reader; of an agent. And
   of an open stream over HTTP, in the orchestrator of ``anywire up`` over ``dds``.
 - ``start``: milliseconds until ``anywire --help`` has ended and until ``anywire up`` says that it is ready.
 - ``idle``: of a core, what an orchestrator takes that has 100 agents over ``dds`` and nothing to do.
 
-``--before`` measures an earlier commit, or the folder of another checkout, in turns with this tree. The command fails when
-an aim is missed: on a machine that does other things too only the memory can be trusted for that.
+``--before`` measures an earlier commit, or the folder of another checkout, in turns with this tree. The command fails
+when an aim is missed: on a machine that does other things too only the memory can be trusted for that.
 """
 
 from __future__ import annotations
@@ -207,7 +207,10 @@ MEASURED: dict[str, Callable[[Trees, argparse.Namespace], Figures]] = {
 def table(figures: Figures) -> str:
     """All figures as Markdown, a column for each tree, and what became of the aims of this one."""
     before = {each.what: each for each in figures.get("before", ())}
-    lines = ["| | " + ("before | " if before else "") + "now | | aim |", "|---|" + "--:|" * (2 if before else 1) + "---|---|"]
+    lines = [
+        "| | " + ("before | " if before else "") + "now | | aim |",
+        "|---|" + "--:|" * (2 if before else 1) + "---|---|",
+    ]
     for each in figures["after"]:
         cells = [each.what]
         if before:
@@ -249,7 +252,9 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=7, help="of each command; default: 7")
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
     given = parser.parse_args()
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f} before"
+    machine = (
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f} before"
+    )
     found: Figures = {}
     with contextlib.ExitStack() as stack:
         trees = {"after": ROOT}
@@ -260,7 +265,9 @@ def main() -> None:
                 found.setdefault(tree, []).extend(figures)
     print(f"{machine}, {os.getloadavg()[0]:.1f} after\n\n{table(found)}")
     if given.out is not None:
-        given.out.write_text(json.dumps({name: [each._asdict() for each in of] for name, of in found.items()}, indent=1))
+        given.out.write_text(
+            json.dumps({name: [each._asdict() for each in of] for name, of in found.items()}, indent=1)
+        )
     sys.exit(any(each.is_missed for each in found["after"]))
 
 

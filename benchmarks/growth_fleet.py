@@ -44,7 +44,7 @@ async def idle_fleet(transport: str, count: int, environment: Mapping[str, str])
         for number in range(PROCESSES):
             await stack.enter_async_context(_idle(transport, options, each, f"idle-{number}", environment))
         async with asyncio.timeout(2 * PATIENCE):
-            while await _joined(address) < each * PROCESSES:
+            while await _joined(address) < each * PROCESSES:  # noqa: ASYNC110 (another process)
                 await asyncio.sleep(PAUSE)
         await asyncio.sleep(SETTLE)
         spent = cpu_seconds(process.pid)

@@ -48,8 +48,8 @@ class Took(NamedTuple):
 
 @contextmanager
 def installed(tree: Path) -> Iterator[dict[str, str]]:
-    """The environment of a process for which that tree is installed. Its packages are in one folder, as in site-packages:
-    with a folder for each distribution every import looks through all of them."""
+    """The environment of a process for which that tree is installed. Its packages are in one folder, as in
+    site-packages: with a folder for each distribution every import looks through all of them."""
     with tempfile.TemporaryDirectory(prefix="anywire-") as name:
         folder = Path(name)
         for each in python_path(tree, folder).split(os.pathsep)[1:]:
@@ -85,7 +85,6 @@ def _of_ended() -> float:
     """Seconds of processor time of all children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """Agents of one process that have nothing to do: ``python benchmarks/idle_agents.py TRANSPORT OPTIONS COUNT [NAME]``.
 
-Their ids begin with NAME. Each has a transport of its own and the shipped lease. It ends at the end of its standard input.
+Their ids begin with NAME. Each has a transport of its own and the shipped lease. It ends at the end of its standard
+input.
 """
 
 from __future__ import annotations

@@ -197,8 +197,8 @@ class Plugins:
         return _distribution(point) if point is not None else ""
 
     def module(self, kind: PluginKind, name: str) -> str:
-        """The module in which an installed plugin is, without importing it; empty for one that is not installed, or that
-        a hook has registered."""
+        """The module in which an installed plugin is, without importing it; empty for one that is not installed, or
+        that a hook has registered."""
         point = self._entry_points[kind].get(name)
         return point.module if point is not None and name not in self._from_hooks()[kind] else ""
 

@@ -146,5 +146,5 @@ async def test_agents_are_prepared_before_their_orchestrator_starts_and_end_with
 
 
 async def _running(process: LocalProcess) -> None:
-    while not process.pid:
+    while not process.pid:  # noqa: ASYNC110 (nobody tells it)
         await asyncio.sleep(0)

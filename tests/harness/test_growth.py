@@ -25,7 +25,10 @@ COUNTED = 4 * IN_FLIGHT
 
 def test_a_ratio_is_that_of_each_block_to_its_own_base() -> None:
     growth = Growth("task", "a task, agents", (1, 10, 100), 10)
-    blocks = [{("after", 1): 0.9e-6 * speed, ("after", 10): 1e-6 * speed, ("after", 100): 1.2e-6 * speed} for speed in (1, 5, 2)]
+    blocks = [
+        {("after", 1): 0.9e-6 * speed, ("after", 10): 1e-6 * speed, ("after", 100): 1.2e-6 * speed}
+        for speed in (1, 5, 2)
+    ]
     found = {each.what: each for each in growth_figures(growth, blocks, "after")}
     assert found["a task, agents: 10"].value == pytest.approx(2.0)
     assert found["a task, agents: 100, of 10"].value == pytest.approx(1.2)

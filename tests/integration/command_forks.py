@@ -18,7 +18,7 @@ from typing import Any
 import anywire.cli.stream
 import anywire.config_layers
 import anywire.roles.orchestrator_and_agents
-import anywire.roles.process
+import anywire.roles.process  # noqa: F401
 import anywire_gateway_openai  # noqa: F401
 from anywire.cli import app, main  # noqa: F401 (it imports every command)
 

@@ -86,7 +86,7 @@ def test_the_overview_imports_nothing_that_takes_long(arguments: tuple[str, ...]
 def test_a_command_that_is_named_imports_no_other() -> None:
     done = anywire("serve", "--help")
     assert "Run an orchestrator" in done.stdout, done.stderr
-    assert done.stdout.splitlines()[-1] == "imported"
+    assert not set(OTHERS) & set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def strangers(tmp_path: Path) -> Path:
     )
     (tmp_path / "broken_commands.py").write_text("raise RuntimeError('not\\x1b[31m today')")
     (tmp_path / "their_commands.py").write_text(
-        "import typer\nnone = 5\napp = typer.Typer(help='Theirs.')\n\n@app.callback()\ndef theirs():\n    '''Theirs.'''\n"
+        "import typer\nnone = 5\napp = typer.Typer(help='Theirs.')\n@app.callback()\ndef theirs(): '''Theirs.'''\n"
     )
     return tmp_path
 

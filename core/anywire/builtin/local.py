@@ -42,8 +42,8 @@ OUTPUT_TIMEOUT = 1.0
 
 class LocalProcess:
     """One command through all its lives, a `anywire.launcher.RunningProcess`. `begin` starts it. ``logged`` is called
-    with the name and each line that it logs. Without a ``first_line`` it imports the modules ``imports`` and waits until
-    `go_on` gives one."""
+    with the name and each line that it logs. Without a ``first_line`` it imports the modules ``imports`` and waits
+    until `go_on` gives one."""
 
     def __init__(
         self,

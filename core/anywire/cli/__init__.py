@@ -1,5 +1,5 @@
-"""The command ``anywire``. A command is imported when it is asked for (`anywire.cli.commands`), and what it needs beyond
-its options when it runs."""
+"""The command ``anywire``. A command is imported when it is asked for (`anywire.cli.commands`), and what it needs
+beyond its options when it runs."""
 
 from __future__ import annotations
 

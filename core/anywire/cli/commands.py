@@ -157,7 +157,9 @@ def _plugin_app(point: EntryPoint) -> typer.Typer:
         return app
     except Exception as error:
         whose = f" of {point.dist.name} {point.dist.version}" if point.dist is not None else ""
-        raise PluginError(f"the command {point.name!r}{whose} does not load: {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"the command {point.name!r}{whose} does not load: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _or_told(point: EntryPoint) -> typer.Typer | None:

@@ -25,8 +25,8 @@ _IMPORTS_LINE = f'{{"{IMPORTS}":'.encode()
 
 
 def inherited_config() -> Config:
-    """The configuration that the parent has written, the first line of standard input as JSON. A line before it may name
-    modules to import until it comes (`anywire.launcher.IMPORTS`). Raises `ConfigError` when there is none."""
+    """The configuration that the parent has written, the first line of standard input as JSON. A line before it may
+    name modules to import until it comes (`anywire.launcher.IMPORTS`). Raises `ConfigError` when there is none."""
     end_with_parent()
     line = sys.stdin.buffer.readline()
     if line.startswith(_IMPORTS_LINE):

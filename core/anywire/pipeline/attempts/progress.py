@@ -16,8 +16,8 @@ from anywire.pipeline_settings import PipelineConfig
 LOOK = 0.1
 """Seconds between two looks at open attempts."""
 MOST = 512
-"""Attempts that one look is at: of more, each has its turn every few looks. So many open streams cost no more than some,
-and hold up nobody."""
+"""Attempts that one look is at: of more, each has its turn every few looks. So many open streams cost no more than
+some, and hold up nobody."""
 
 _LATE = {
     "sent": ("did not accept the task", "accept_timeout"),
