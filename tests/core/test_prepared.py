@@ -24,8 +24,8 @@ from anywire.testing.patience import START_PATIENCE, expect
 from reserved import free_ports
 
 ALONE = Config(
-    transports={"memory": {"network": "prepared"}},  # type: ignore[arg-type]
-    engine="synthetic",  # type: ignore[arg-type]
+    transports={"memory": {"network": "prepared"}},
+    engine="synthetic",
     client_plane=False,
 )
 
@@ -34,7 +34,7 @@ def over_zeromq(**more: Any) -> Config:
     first, second = (f"tcp://127.0.0.1:{port}" for port in free_ports(2))
     transport = {"agent_addresses": [first], "client_addresses": [second]}
     agents = [{"id": "a"}, {"id": "b"}]
-    return Config(transports={"zeromq": transport}, engine="synthetic", gateways=[], agents=agents, **more)  # type: ignore[arg-type]
+    return Config(transports={"zeromq": transport}, engine="synthetic", gateways=[], agents=agents, **more)
 
 
 def launcher() -> LocalLauncher:

@@ -91,9 +91,9 @@ def _overview() -> typer.Typer:
         found = _command(word)
         _add(app, word, _bare(found) if isinstance(found, typer.Typer) else _takes_nothing(found))
     for point in _points():
-        found = _or_told(point)
-        if found is not None:
-            _add(app, point.name, _bare(found))
+        theirs = _or_told(point)
+        if theirs is not None:
+            _add(app, point.name, _bare(theirs))
     return app
 
 
