@@ -110,6 +110,10 @@ class Scheduler(ABC):
     """Whether `QueuedTask.prefix` is to be computed for it."""
     uses_priority: ClassVar[bool] = False
     """Whether `QueuedTask.priority` changes its order. Where it does not, a client that sends one is told."""
+    lets_pass: ClassVar[bool] = False
+    """Whether a task that comes while none waits, and for which an agent is free, may be sent without being put and
+    taken: `take` would give it at once, and nothing would be remembered of it. Each class says it for itself: what
+    extends one that does has to say it again."""
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config

@@ -43,8 +43,8 @@ def urgency(priority: int) -> str:
 
 class _Sort:
     """What is counted of tasks that are alike in kind, model, transport and error, with names as labels have them.
-    ``tokens`` are those of the model, of prompts and answers. ``stages`` are the times from each stage to the next, empty
-    before the first answer that had reached all."""
+    ``tokens`` are those of the model, of prompts and answers. ``stages`` are the times from each stage to the next,
+    empty before the first answer that had reached all."""
 
     __slots__ = ("duration", "error", "first", "labels", "per_token", "stages", "tokens", "transport")
 
