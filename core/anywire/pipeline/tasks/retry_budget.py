@@ -96,13 +96,13 @@ class RetryBudgets:
     def __init__(self, config: RetryConfig) -> None:
         self._config = config
         self._budgets: OrderedDict[tuple[str, str], RetryBudget] = OrderedDict()
-        self._last = ("", ""), RetryBudget(config)
+        self._model, self._tenant, self._last = "", "", RetryBudget(config)
         """What was asked for last; nobody has asked for this one."""
 
     def of(self, model: str, tenant: str) -> RetryBudget:
+        if model == self._model and tenant == self._tenant:
+            return self._last
         budgets, key = self._budgets, (model, tenant)
-        if key == self._last[0]:
-            return self._last[1]
         budget = budgets.get(key)
         if budget is None:
             budget = budgets[key] = RetryBudget(self._config)
@@ -110,7 +110,7 @@ class RetryBudgets:
                 budgets.popitem(last=False)
         else:
             budgets.move_to_end(key)
-        self._last = key, budget
+        self._model, self._tenant, self._last = model, tenant, budget
         return budget
 
     def stats(self, now_ns: int) -> dict[str, int]:
