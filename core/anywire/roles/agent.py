@@ -26,6 +26,7 @@ from anywire.roles.agent_link import AgentLink
 from anywire.roles.agent_queue import AgentQueue
 from anywire.roles.agent_run import Run, run_for
 from anywire.roles.agent_status import StatusSource
+from anywire.roles.at_once import answer_at_once, at_once_of
 from anywire.roles.engine_stopper import Stopper
 from anywire.roles.link_callers import LinkCallers
 from anywire.roles.machine_gauges import MachineGauges
@@ -80,7 +81,7 @@ class Agent:
         self._clock = clock or SystemClock()
         self.transports = tuple(transports)
         self._ports: Ends[AgentPort] = Ends(transports, self._open_port, self._announce, self._clock)
-        self._run_for = run_for(engine)
+        self._run_for, self._at_once = run_for(engine), at_once_of(engine)
         self._runs: dict[RunKey, Run] = {}
         self._queue = AgentQueue(queue)
         """Those of the runs that wait for a slot."""
@@ -210,14 +211,21 @@ class Agent:
         if self._cancelled.has(task.hub_id, key):
             self.refuse(task, reply, errors.TaskCancelled("cancelled before it arrived"))
             return
-        refusal = self._why_not(task)
+        engine = self._status.read()
+        refusal = self._why_not(task, engine)
         if refusal:
             self.refuse(task, reply, errors.Refused(f"agent {self.info.agent_id}: {refusal}"))
             return
+        must_wait = len(self._runs) >= self._slots(engine)
+        if self._at_once is not None and not (task.stream or must_wait or self._sending):
+            final = answer_at_once(task, self._at_once, self.engine, self._clock, self.boundary)
+            if final is not None:
+                self._send_apart(final, reply)
+                return
         self._runs[key] = run = Run(task, caller, reply, link, self.engine, self._run_for, self._clock, self.boundary)
         self._fresh.add(run)
         self._idle.clear()
-        if len(self._runs) > self._slots(self._status.read()):
+        if must_wait:
             self._queue.add(run)
         run.runner = asyncio.get_running_loop().create_task(self._answer(key, run))
 
@@ -263,20 +271,23 @@ class Agent:
 
     def refuse(self, task: TaskRequest, reply: Reply, error: AnywireError) -> None:
         """Answer a task that is not begun."""
-        final = _refusal(task, error)
+        self._send_apart(_refusal(task, error), reply)
+
+    # Inside
+
+    def _send_apart(self, final: Chunk, reply: Reply) -> None:
+        """Send the end of a task that has no run; what finds no room waits for it."""
         try:
             reply.send(final)
         except Exception as failure:
             if len(self._sending) >= REFUSALS_WAITING:
-                log.warning("a refusal of task %s is dropped: %d wait for room already", task.task_id, REFUSALS_WAITING)
+                log.warning("the end of task %s is dropped: %d wait for room already", final.task_id, REFUSALS_WAITING)
                 return
             sending = asyncio.get_running_loop().create_task(
                 send_final(reply, final, self._clock, self.boundary, failure)
             )
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
-
-    # Inside
 
     def _not_let_in(self, hub_id: str, link: int, error: AnywireError) -> None:
         self._counts["unauthenticated"] += 1
@@ -295,10 +306,9 @@ class Agent:
     def _slots(self, engine: EngineStatus) -> int:
         return self.slots if engine.slots is None else engine.slots
 
-    def _why_not(self, task: TaskRequest) -> str:
+    def _why_not(self, task: TaskRequest, engine: EngineStatus) -> str:
         if self.draining:
             return "draining"
-        engine = self._status.read()
         if engine.state != "ready":
             return f"its engine is {engine.state}"
         if not engine.any_model:
@@ -316,7 +326,8 @@ class Agent:
         return ""
 
     async def _answer(self, key: RunKey, run: Run) -> None:
-        await self._queue.turn(run)
+        if run.turn is not None:
+            await self._queue.turn(run)
         final = await run.answer()
         # The engine has ended, and the slot is free before the hub can know: its next task may be on the way as soon as
         # the chunk is sent.
