@@ -10,8 +10,9 @@ bootstrap over the blocks, seeded). Processor time is the figure to trust where 
 it.
 
 An operation is: a unary task and a chunk of a stream through the pipeline alone (puppet: no wire and no agent), through
-pipeline, transport ``memory`` and agent in one process, and with ``--transport`` a request through ``anywire up``, HTTP
-in, the transport, HTTP out, with 1 and 64 clients.
+pipeline, transport ``memory`` and agent in one process; a unary task that is measured for ``/metrics`` as well, and the
+line that the log has of a request; and with ``--transport`` a request through ``anywire up``, HTTP in, the transport,
+HTTP out, with 1 and 64 clients.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from scipy import stats
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-INSIDE = ("puppet task", "puppet chunk", "memory task", "memory chunk")
+INSIDE = ("puppet task", "puppet chunk", "memory task", "memory chunk", "measured task", "request line")
 CLIENTS = (1, 64)
 ROUNDS, HTTP_ROUNDS = 20, 4
 """Turns of four rounds in a block."""
