@@ -18,7 +18,7 @@ from anywire.builtin.fifo import Fifo
 from anywire.caller import Caller
 from anywire.errors import ConfigError
 from anywire.plugins import Plugins
-from anywire.scheduler import Outcome, QueuedTask, QueueKey, Ready, Scheduler
+from anywire.scheduler import Outcome, QueuedTask, QueueKey, Ready, Scheduler, SchedulerConfig
 from anywire.scheduler_tools.arrival_queue import ArrivalQueue
 from anywire.testing.strategy_kit import SchedulerConformance
 
