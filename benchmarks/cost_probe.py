@@ -35,6 +35,7 @@ from http_load import load
 from transport_stack import IN_FLIGHT, new_event_loop, options_of, server
 
 MODEL = "model"
+BODY = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "x" * 240}]})
 OFFERED: Any
 try:
     from anywire.offers import offers
@@ -162,7 +163,7 @@ async def _memory() -> AsyncGenerator[Orchestrator, None]:
 
 
 async def _unary_batches(orchestrator: Orchestrator, wire: _Wire) -> int:
-    submission = Submission("chat", MODEL, "x" * 300)
+    submission = Submission("chat", MODEL, BODY)
     for _ in range(UNARY_BATCHES):
         streams = [orchestrator.submit(submission) for _ in range(IN_FLIGHT)]
         for request in wire.newest:
@@ -234,7 +235,7 @@ async def puppet_chunk() -> AsyncGenerator[Round, None]:
     async with _puppet() as (orchestrator, wire):
 
         async def work() -> int:
-            stream = orchestrator.submit(Submission("chat", MODEL, "x" * 300, stream=True))
+            stream = orchestrator.submit(Submission("chat", MODEL, BODY, stream=True))
             request = wire.newest.pop()
             for seq in range(CHUNKS):
                 wire.chunk_of(request, seq, seq == CHUNKS - 1)

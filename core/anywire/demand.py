@@ -172,12 +172,22 @@ def prefix_hashes(body: str) -> tuple[int, ...]:
 
 def _needs(fields: _Body) -> tuple[str, ...]:
     """Sorted, as keys have them."""
+    kinds = _part_types(fields.messages) if fields.messages else ()
+    if not kinds and (
+        fields.tools
+        is fields.functions
+        is fields.response_format
+        is fields.modalities
+        is fields.logprobs
+        is fields.anywire_api
+        is _NONE
+    ):
+        return ()  # as most requests
     needs = []
     endpoint = _loads(fields.anywire_api)
     is_native = isinstance(endpoint, str) and endpoint in NEEDS
     if is_native:
         needs.append(NEEDS[endpoint])
-    kinds = _part_types(fields.messages) if fields.messages else ()
     if "input_audio" in kinds or (fields.modalities is not _NONE and b'"audio"' in bytes(fields.modalities)):
         needs.append("audio")
     if fields.response_format is not _NONE:
