@@ -83,7 +83,7 @@ class TaskEnds:
     async def all_ended(self, within: float) -> None:
         """Wait until every task has ended, at most ``within`` seconds."""
         if self.tasks and within > 0:
-            self._idle = asyncio.Event()
+            self._idle = self._idle or asyncio.Event()
             expired = self._clock.call_later(within, self._idle.set)
             await self._idle.wait()
             expired.cancel()
