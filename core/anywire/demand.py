@@ -36,7 +36,7 @@ MAX_BLOCKS = 256
 _NOTHING = (b"null", b"[]", b"false", b"0")
 
 
-class Demand(msgspec.Struct, frozen=True):
+class Demand(msgspec.Struct, frozen=True, gc=False):
     """``models`` are further ones that would do, after the one the request names. ``needs`` are features, sorted:
     ``tools``, ``vision``, ``audio``, ``json`` and ``logprobs``, ``mcp:LABEL`` for each server that a tool of type
     ``mcp`` names, and ``api:NAME`` where the body is that of another API (`anywire.native_api`). ``max_tokens`` is the

@@ -36,7 +36,7 @@ class QueueKey(NamedTuple):
         return bool(self.needs) and any(need.startswith(NAMED_NEED) for need in self.needs)
 
 
-class QueuedTask(msgspec.Struct, frozen=True, eq=False):
+class QueuedTask(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What a strategy may know of a task.
 
     ``keys`` are what would do, in order of preference: several when the request names several models. ``received_ns``
@@ -74,7 +74,7 @@ class QueuedTask(msgspec.Struct, frozen=True, eq=False):
 Ready = Callable[[tuple[QueueKey, ...]], bool]
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How one attempt ended. ``error`` is the code, empty for an answer. Times are milliseconds since sent;
     ``first_ms`` is 0 when nothing came. ``prompt_tokens`` and ``tokens`` are the engine's count; where it gave none,
     ``tokens`` counts the deltas. ``agent_failed``: the agent or its link failed at it, which a cancel, a refusal or a

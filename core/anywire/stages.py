@@ -22,7 +22,7 @@ SPANS = tuple([f"{before}-{after}" for before, after in pairwise(STAGES)])
 """From each stage to the next, where all were reached."""
 
 
-class Stages(msgspec.Struct):
+class Stages(msgspec.Struct, gc=False):
     """CLOCK_MONOTONIC nanoseconds of each stage, 0 when not reached.
 
     ``received`` … ``sent`` and ``delivered`` are the orchestrator's clock; ``agent_received`` … ``last_chunk`` are the
