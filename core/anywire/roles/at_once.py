@@ -33,13 +33,14 @@ def answer_at_once(task: TaskRequest, ask: AtOnce, engine: Engine, clock: Clock,
     received = clock.now_ns()
     try:
         delta = ask(task)
-        if delta is None:
-            return None
-        fault: Exception | str = "" if is_plain(delta) else f"returned {str(delta)[:80]!r}, which is no Delta of texts"
     except Exception as error:
-        fault = error
-    if fault:
-        boundary.failed(f"engine {engine.name}", "at_once", fault, task.task_id)
+        boundary.failed(f"engine {engine.name}", "at_once", error, task.task_id)
+        return None
+    if delta is None:
+        return None
+    if not is_plain(delta):
+        what = f"returned {str(delta)[:80]!r}, which is no Delta of texts"
+        boundary.failed(f"engine {engine.name}", "at_once", what, task.task_id)
         return None
     first = clock.now_ns()
     return Chunk(
