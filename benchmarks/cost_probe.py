@@ -84,7 +84,19 @@ class _Wire(PuppetTransport):
             self.newest.append(message)
 
     def chunk_of(self, task: TaskRequest, seq: int, final: bool) -> None:
-        chunk = Chunk(task.hub_id, task.task_id, task.attempt, seq, ("text",), "", final, "stop" if final else "", "", "", *self.times)
+        chunk = Chunk(
+            task.hub_id,
+            task.task_id,
+            task.attempt,
+            seq,
+            ("text",),
+            "",
+            final,
+            "stop" if final else "",
+            "",
+            "",
+            *self.times,
+        )
         if _NAMES_LINK:
             self.sink.chunk_received("agent", 1, chunk)
         else:

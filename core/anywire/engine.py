@@ -139,13 +139,6 @@ class Engine(ABC):
     def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         """Answer ``task``; see the module's text."""
 
-    def at_once(self, task: TaskRequest) -> Delta | None:
-        """The whole answer to ``task``, whose ``stream`` is false, where it is at hand; None leaves the task to `run`, and
-        so does whatever this raises. It is asked before `run`, on the event loop, must return within some hundred
-        microseconds, and nothing cancels it. A class that has another `run` than the one it extends has to have its own
-        `at_once` too: without it only `run` is called."""
-        return None
-
     def resumable(self, task: TaskRequest) -> bool:
         """Whether an answer to ``task`` that breaks off can be resumed from its text by another engine of this sort."""
         return "resume" in self.capabilities

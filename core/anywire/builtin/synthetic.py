@@ -101,8 +101,6 @@ MAX_DIMENSIONS = 16_384
 """Numbers in one embedding."""
 CHOICES_AT_ONCE = 16
 """Choices whose next token is made before the event loop runs again."""
-MOST_AT_ONCE = 256
-"""Tokens, about, of the longest answer that is made in one step."""
 
 
 class SyntheticEngine(Engine):
@@ -186,14 +184,12 @@ class SyntheticEngine(Engine):
         tokens, finish = self._text(rng, body)
         usage = _usage(len(prompt.split()) if prompt_tokens < 0 else prompt_tokens, len(tokens))
         tokens = _after(tokens, task.resume)
-        timed = self.config.itl.mean > 0
-        if tokens and not (timed or task.stream):
-            tokens = ["".join(tokens)]
         millisecond = self._millisecond(task, prompt, body)
         due = began + self.config.ttft.draw(rng) * millisecond
         last = len(tokens) - 1
         if last < 0:
             yield Delta("", "", finish, usage)
+        timed = self.config.itl.mean > 0
         for at, token in enumerate(tokens):
             wait = due - self.clock.now() if timed or at == 0 else 0
             if wait > 0:
@@ -201,31 +197,6 @@ class SyntheticEngine(Engine):
             if timed:
                 due += self.config.itl.draw(rng) * millisecond
             yield Delta(token) if at < last else Delta(token, "", finish, usage)
-
-    def at_once(self, task: TaskRequest) -> Delta | None:
-        if not self._has_at_hand(task):
-            return None
-        try:
-            body = decode_body(task.body)
-        except msgspec.DecodeError:
-            return None
-        if not body.plain or (body.limit or self.config.length.mean) > MOST_AT_ONCE:
-            return None
-        prompt = prompt_text(task.kind, body)
-        rng = random.Random(seed_of(prompt, self.config.seed if body.seed is None else body.seed))
-        tokens, finish = self._text(rng, body)
-        return Delta("".join(tokens), "", finish, _usage(len(prompt.split()), len(tokens)))
-
-    def _has_at_hand(self, task: TaskRequest) -> bool:
-        """Whether nothing is to be waited for."""
-        ttft, itl = self.config.ttft, self.config.itl
-        return (
-            not (ttft.mean or ttft.spread or itl.mean or itl.spread)
-            and task.kind in ("chat", "completion")
-            and not task.resume
-            and len(task.body) <= LARGE_BYTES
-            and self._state_of(task.model) not in ("stopped", "starting")
-        )
 
     def _text(self, rng: random.Random, body: Body) -> tuple[list[str], str]:
         """The tokens of a plain text, and why it ends."""

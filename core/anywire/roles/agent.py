@@ -26,7 +26,6 @@ from anywire.roles.agent_link import AgentLink
 from anywire.roles.agent_queue import AgentQueue
 from anywire.roles.agent_run import Run, run_for
 from anywire.roles.agent_status import StatusSource
-from anywire.roles.at_once import answer_at_once, at_once_of
 from anywire.roles.engine_stopper import Stopper
 from anywire.roles.link_callers import LinkCallers
 from anywire.roles.machine_gauges import MachineGauges
@@ -81,7 +80,7 @@ class Agent:
         self._clock = clock or SystemClock()
         self.transports = tuple(transports)
         self._ports: Ends[AgentPort] = Ends(transports, self._open_port, self._announce, self._clock)
-        self._run_for, self._at_once = run_for(engine), at_once_of(engine)
+        self._run_for = run_for(engine)
         self._runs: dict[RunKey, Run] = {}
         self._queue = AgentQueue(queue)
         """Those of the runs that wait for a slot."""
@@ -217,11 +216,6 @@ class Agent:
             self.refuse(task, reply, errors.Refused(f"agent {self.info.agent_id}: {refusal}"))
             return
         must_wait = len(self._runs) >= self._slots(engine)
-        if self._at_once is not None and not (task.stream or must_wait or self._sending):
-            final = answer_at_once(task, self._at_once, self.engine, self._clock, self.boundary)
-            if final is not None:
-                self._send_apart(final, reply)
-                return
         self._runs[key] = run = Run(task, caller, reply, link, self.engine, self._run_for, self._clock, self.boundary)
         self._fresh.add(run)
         self._idle.clear()
@@ -271,23 +265,20 @@ class Agent:
 
     def refuse(self, task: TaskRequest, reply: Reply, error: AnywireError) -> None:
         """Answer a task that is not begun."""
-        self._send_apart(_refusal(task, error), reply)
-
-    # Inside
-
-    def _send_apart(self, final: Chunk, reply: Reply) -> None:
-        """Send the end of a task that has no run; what finds no room waits for it."""
+        final = _refusal(task, error)
         try:
             reply.send(final)
         except Exception as failure:
             if len(self._sending) >= REFUSALS_WAITING:
-                log.warning("the end of task %s is dropped: %d wait for room already", final.task_id, REFUSALS_WAITING)
+                log.warning("a refusal of task %s is dropped: %d wait for room already", task.task_id, REFUSALS_WAITING)
                 return
             sending = asyncio.get_running_loop().create_task(
                 send_final(reply, final, self._clock, self.boundary, failure)
             )
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
+
+    # Inside
 
     def _not_let_in(self, hub_id: str, link: int, error: AnywireError) -> None:
         self._counts["unauthenticated"] += 1
