@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +22,7 @@ def plain_spans(stages: Stages) -> dict[str, float]:
     """Each reached stage to the next, one after the other."""
     found: dict[str, float] = {}
     reached = [(name, at) for name in STAGES if (at := getattr(stages, name))]
-    for (before, began), (after, ended) in zip(reached, reached[1:], strict=False):
+    for (before, began), (after, ended) in pairwise(reached):
         if stages.comparable or not (before == "sent" or after == "delivered"):
             found[f"{before}-{after}"] = (ended - began) / 1e6
     return found
@@ -29,7 +31,7 @@ def plain_spans(stages: Stages) -> dict[str, float]:
 times = st.integers(0, 10**10) | st.just(0)
 any_stages = st.builds(Stages, *[times] * len(STAGES), st.booleans())
 whole_stages = st.lists(st.integers(1, 10**10), min_size=9, max_size=9).map(
-    lambda found: Stages(**dict(zip(STAGES, found, strict=True)))
+    lambda found: msgspec.structs.replace(Stages(), **dict(zip(STAGES, found, strict=True)))
 )
 
 

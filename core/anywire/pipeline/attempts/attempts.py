@@ -51,7 +51,7 @@ class AttemptsSink(ProgressSink, Protocol):
     """What the pipeline is told of its attempts."""
 
     def attempt_answered(self, attempt: Attempt, final: Chunk) -> None:
-        """Its last chunk came; the attempt has ended."""
+        """Its last chunk came; the attempt has ended. Events are held."""
         ...
 
     def attempt_congested(self, attempt: Attempt, error: AnywireError) -> None:

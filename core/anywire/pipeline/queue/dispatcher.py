@@ -244,7 +244,7 @@ class Dispatcher:
         # The plugins that were asked may have cancelled it, or closed the gate.
         if task.place == "ended":
             return
-        if agent is None or self._agent(agent.agent_id) is not agent:
+        if agent is None or self._agent(agent.info.agent_id) is not agent:
             self.hold(task, NOT_CHOSEN)
             self._sink.task_held(task, task.why)
         else:

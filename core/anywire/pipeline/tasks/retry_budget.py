@@ -64,6 +64,14 @@ class RetryBudget:
         allowed = int(config.floor + config.share * (self._under_way + self._sum_ended + self._ended_lately))
         return max(0, allowed - self._sum_spent - self._spent_lately - self._kept_back)
 
+    def is_used_up(self, now_ns: int) -> bool:
+        """Whether no retry may be made now."""
+        if now_ns >= self._next_slice_ns:
+            self._turn(now_ns)
+        if not (self._sum_spent or self._spent_lately or self._kept_back) and self._config.floor:
+            return False
+        return not self.left(now_ns)
+
     def spend(self, retries: int, now_ns: int) -> None:
         """So many were made, here or by an orchestrator below."""
         if now_ns >= self._next_slice_ns:
