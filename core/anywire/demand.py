@@ -34,6 +34,8 @@ MAX_BLOCKS = 256
 """Hashes of one prefix: what follows the first 128 KiB tells no two prompts apart."""
 
 _NOTHING = (b"null", b"[]", b"false", b"0")
+_LIST = ord("[")
+"""The first byte of a list."""
 
 
 class Demand(msgspec.Struct, frozen=True, gc=False):
@@ -226,7 +228,7 @@ def _part_types(messages: list[_Message]) -> Collection[object]:
     found: set[object] = set()
     for message in messages:
         content = message.content
-        if content is not _NONE and bytes(memoryview(content)[:1]) == b"[":
+        if content is not _NONE and memoryview(content)[0] == _LIST:
             for part in _decode(content):
                 if isinstance(part, dict) and isinstance(part.get("type"), str):
                     found.add(part["type"])
