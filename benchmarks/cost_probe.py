@@ -9,12 +9,15 @@ import asyncio
 import gc
 import inspect
 import json
+import logging
+import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,7 +27,7 @@ import pydantic
 import anywire
 from anywire.engine import Delta, Engine, EngineStatus
 from anywire.identity import agent_info, hub_info
-from anywire.messages import Chunk, TaskRequest, ToAgent
+from anywire.messages import AgentInfo, Chunk, TaskRequest, ToAgent
 from anywire.plugins import Plugins
 from anywire.stages import Stages
 from anywire.submission import Submission
@@ -35,6 +38,7 @@ from http_load import load
 from transport_stack import IN_FLIGHT, new_event_loop, options_of, server
 
 MODEL = "model"
+BODY = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "x" * 240}]})
 OFFERED: Any
 try:
     from anywire.offers import offers
@@ -75,13 +79,27 @@ class _Wire(PuppetTransport):
     def __init__(self) -> None:
         super().__init__()
         self.newest: list[TaskRequest] = []
+        self.times = (0, 0, 0, 0)
+        """Of the stages at the agent."""
 
     def send(self, agent_id: str, message: ToAgent) -> None:
         if isinstance(message, TaskRequest):
             self.newest.append(message)
 
     def chunk_of(self, task: TaskRequest, seq: int, final: bool) -> None:
-        chunk = Chunk(task.hub_id, task.task_id, task.attempt, seq, ("text",), "", final, "stop" if final else "")
+        chunk = Chunk(
+            task.hub_id,
+            task.task_id,
+            task.attempt,
+            seq,
+            ("text",),
+            "",
+            final,
+            "stop" if final else "",
+            "",
+            "",
+            *self.times,
+        )
         if _NAMES_LINK:
             self.sink.chunk_received("agent", 1, chunk)
         else:
@@ -138,10 +156,10 @@ async def _orchestrator(transport: Any) -> AsyncGenerator[Orchestrator, None]:
 
 
 @asynccontextmanager
-async def _puppet() -> AsyncGenerator[tuple[Orchestrator, _Wire], None]:
+async def _puppet(**of_agent: Any) -> AsyncGenerator[tuple[Orchestrator, _Wire], None]:
     wire = _Wire()
     async with _orchestrator(wire) as orchestrator:
-        wire.join("agent", slots=SLOTS, models=(MODEL,))
+        wire.join("agent", slots=SLOTS, models=(MODEL,), **of_agent)
         yield orchestrator, wire
 
 
@@ -159,24 +177,71 @@ async def _memory() -> AsyncGenerator[Orchestrator, None]:
             await agent.close()
 
 
+async def _unary_batches(orchestrator: Orchestrator, wire: _Wire) -> int:
+    submission = Submission("chat", MODEL, BODY)
+    for _ in range(UNARY_BATCHES):
+        streams = [orchestrator.submit(submission) for _ in range(IN_FLIGHT)]
+        for request in wire.newest:
+            wire.chunk_of(request, 0, True)
+        wire.newest.clear()
+        for stream in streams:
+            await stream.result()
+        await asyncio.sleep(0)
+    return UNARY_BATCHES * IN_FLIGHT
+
+
 @asynccontextmanager
 async def puppet_task() -> AsyncGenerator[Round, None]:
     """Submit, send, take the answer in and read it, 64 at a time, without any wire."""
     async with _puppet() as (orchestrator, wire):
-        submission = Submission("chat", MODEL, "x" * 300)
+        yield _timed(partial(_unary_batches, orchestrator, wire))
 
-        async def work() -> int:
-            for _ in range(UNARY_BATCHES):
-                streams = [orchestrator.submit(submission) for _ in range(IN_FLIGHT)]
-                for request in wire.newest:
-                    wire.chunk_of(request, 0, True)
-                wire.newest.clear()
-                for stream in streams:
-                    await stream.result()
-                await asyncio.sleep(0)
-            return UNARY_BATCHES * IN_FLIGHT
 
+@asynccontextmanager
+async def measured_task() -> AsyncGenerator[Round, None]:
+    """A task of `puppet_task` that is counted as ``/metrics`` shows it."""
+    from anywire.identity import boot_id
+    from anywire.measures.measures import Measures
+
+    info = AgentInfo("agent", 1, capabilities=("chat",), boot_id=boot_id())
+    async with _puppet(info=info) as (orchestrator, wire):
+        now = time.monotonic_ns()
+        wire.times = (now, now + 1000, now + 2000, now + 3000)
+        measures = Measures(orchestrator)  # type: ignore[arg-type]
+        yield _timed(partial(_unary_batches, orchestrator, wire))
+        measures.close()
+
+
+@asynccontextmanager
+async def request_line() -> AsyncGenerator[Round, None]:
+    """The line of a request that was answered, written to where nobody reads it."""
+    from anywire.log_lines import RepeatLimit, TextLines
+    from anywire.request_log import RequestLog
+    from anywire.task_stream import TaskStream
+
+    handler = logging.FileHandler(os.devnull)
+    handler.setFormatter(TextLines())
+    handler.addFilter(RepeatLimit())
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    lines, began = RequestLog(True), time.perf_counter()
+    stream = TaskStream("0123456789abcdef01234567", time.monotonic_ns(), lambda task_id, reason: None)
+    stream.agent_id, stream.transport, stream.model = "agent-1", "dds", MODEL
+    stream.stages.sent = time.monotonic_ns()
+
+    async def work() -> int:
+        for _ in range(UNARY_BATCHES * IN_FLIGHT):
+            lines.add("POST /v1/chat/completions", 200, began, task=stream, model=MODEL, request_id="req-1")
+        return UNARY_BATCHES * IN_FLIGHT
+
+    try:
         yield _timed(work)
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+        root.setLevel(level)
 
 
 @asynccontextmanager
@@ -185,7 +250,7 @@ async def puppet_chunk() -> AsyncGenerator[Round, None]:
     async with _puppet() as (orchestrator, wire):
 
         async def work() -> int:
-            stream = orchestrator.submit(Submission("chat", MODEL, "x" * 300, stream=True))
+            stream = orchestrator.submit(Submission("chat", MODEL, BODY, stream=True))
             request = wire.newest.pop()
             for seq in range(CHUNKS):
                 wire.chunk_of(request, seq, seq == CHUNKS - 1)
@@ -399,6 +464,8 @@ MEASURED: dict[str, Callable[[], AbstractAsyncContextManager[Round]]] = {
     "engine paced token": engine_paced,
     "gateway task": gateway_task,
     "gateway chunk": gateway_chunk,
+    "measured task": measured_task,
+    "request line": request_line,
 }
 
 

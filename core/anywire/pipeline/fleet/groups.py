@@ -172,16 +172,16 @@ def _move(loads: list[Place], old: Place | tuple[()], new: Place | None) -> None
 
 
 class GroupsView:
-    """`anywire.selector.Candidates` over groups, as they are now. A view of several groups keeps a list of its own of
-    those that are free, in no order, so that nothing but iterating looks at each group. ``closed``: the list is not
-    kept any more."""
+    """`anywire.selector.Candidates` over groups, as they are now. ``free`` are those that can take a task: the list of
+    a group that is alone, or one of its own of several groups, in no order, so that nothing but iterating looks at each
+    group. ``closed``: that one is not kept any more."""
 
-    __slots__ = ("_among", "_at", "_free", "_orders", "closed", "groups")
+    __slots__ = ("_among", "_at", "_orders", "closed", "free", "groups")
 
     def __init__(self, groups: Sequence[Group], orders: Orders) -> None:
         self.groups, self._among, self._orders = groups, frozenset(groups), orders
         self.closed = False
-        self._free: list[AgentView] = []
+        self.free: list[AgentView] = groups[0].free if len(groups) == 1 else []
         self._at: dict[str, int] = {}
         if len(groups) > 1:
             for group in groups:
@@ -189,25 +189,29 @@ class GroupsView:
                 for agent in group.free:
                     self.add_free(agent)
 
+    def close(self) -> None:
+        """Its groups are others from now on: whoever still has it sees those that it had."""
+        self.closed = len(self.groups) > 1
+
     def add_free(self, agent: AgentView) -> None:
         if self.closed:  # only some of its groups may still know it
             return
-        self._at[agent.agent_id] = len(self._free)
-        self._free.append(agent)
+        self._at[agent.agent_id] = len(self.free)
+        self.free.append(agent)
 
     def remove_free(self, agent: AgentView) -> None:
         if self.closed:
             return
-        last = self._free.pop()
+        last = self.free.pop()
         at = self._at.pop(agent.agent_id)
         if last is not agent:
-            self._free[at], self._at[last.agent_id] = last, at
+            self.free[at], self._at[last.agent_id] = last, at
 
     def __bool__(self) -> bool:
-        return bool(self._agents())
+        return bool(self.free if not self.closed else self._agents())
 
     def __len__(self) -> int:
-        return len(self._agents())
+        return len(self.free if not self.closed else self._agents())
 
     def __iter__(self) -> Iterator[AgentView]:
         groups = self.groups
@@ -257,10 +261,7 @@ class GroupsView:
         return agents if len(self.groups) == 1 else sorted(agents, key=by_ordinal)
 
     def _agents(self) -> list[AgentView]:
-        groups = self.groups
-        if len(groups) == 1:
-            return groups[0].free
-        return self._free if not self.closed else [agent for group in groups for agent in group.free]
+        return self.free if not self.closed else [agent for group in self.groups for agent in group.free]
 
 
 NOBODY = GroupsView((), Orders())
