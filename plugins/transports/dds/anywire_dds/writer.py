@@ -69,7 +69,8 @@ class Writer:
 
     def write(self, sample: bytes) -> bool:
         """True when Cyclone took it, False when it must wait for acknowledgements first. Raises `AnywireError`."""
-        if not _taken(ddspy_write(self.handle, sample), "writing to DDS"):
+        status = ddspy_write(self.handle, sample)
+        if status < OK and not _taken(status, "writing to DDS"):
             return False
         if self._written:
             self._kept = self._several = True
