@@ -97,22 +97,16 @@ class Outbox:
         of higher priority writes overtakes what waits for lower ones. ``ends`` is the key of an instance that ends with
         this."""
         size = len(sample)
-        writer = writer or self.writer
+        waits_for_turn = size > LARGE and not self._lanes and self._is_open()
+        message = _Message(sample, task_id, attempt, writer or self.writer, ends, 0 if waits_for_turn else size)
         if self._room is not None:
             self._room.admit(size)
-        counted, is_next = size, not self._lanes and self._is_open()
-        if is_next and size <= LARGE:
-            if writer.write(sample):
-                self._account(size)
-                if ends is not None:
-                    self._at_once(writer, writer.unregister, ends)
-                return
-            self._stall(writer)
-        elif is_next:
-            counted = 0
+        if waits_for_turn:
             self._loop.call_soon(self._flush)
-        self._lane(writer.priority).append(_Message(sample, task_id, attempt, writer, ends, counted))
-        self._set_waiting(self._waiting_bytes + counted)
+        elif not self._lanes and self._write(message):
+            return
+        self._lane(message.writer.priority).append(message)
+        self._set_waiting(self._waiting_bytes + message.counted)
 
     def send_now(self, sample: bytes, writer: Writer | None = None) -> None:
         """Send what keeps the link, ahead of every message and outside of the window."""
@@ -195,12 +189,13 @@ class Outbox:
         if not message.writer.write(message.sample):
             self._stall(message.writer)
             return False
-        self._account(len(message.sample))
+        self._account(message)
         self._end(message)
         return True
 
-    def _account(self, size: int) -> None:
+    def _account(self, message: _Message) -> None:
         if self._room is not None:
+            size = len(message.sample)
             self._ahead.append(size)
             self._ahead_bytes += size
 
@@ -227,7 +222,7 @@ class Outbox:
             if len(message.sample) > LARGE:
                 if self._is_open():
                     self._stalled, self._apart = True, message
-                    self._account(len(message.sample))  # its reader may have consumed it before the thread is done
+                    self._account(message)  # its reader may have consumed it before the thread is done
                     self._start("writes", self._write_apart, message)
                 return
             error: AnywireError | None = None

@@ -69,8 +69,7 @@ class Writer:
 
     def write(self, sample: bytes) -> bool:
         """True when Cyclone took it, False when it must wait for acknowledgements first. Raises `AnywireError`."""
-        status = ddspy_write(self.handle, sample)
-        if status < OK and not _taken(status, "writing to DDS"):
+        if not _taken(ddspy_write(self.handle, sample), "writing to DDS"):
             return False
         if self._written:
             self._kept = self._several = True
