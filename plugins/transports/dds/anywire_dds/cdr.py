@@ -10,11 +10,9 @@ except the end of a string.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import struct
-import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, get_type_hints
 
@@ -28,16 +26,12 @@ _LENGTH = struct.Struct("<I")
 _PADDING = (b"\0\0\0\0", b"\0\0\0", b"\0\0", b"\0")
 """What follows a string of ``length & 3``: its terminator and the way to the next multiple of four."""
 
+
 LONG = 65536
 """Bytes of a sample whose texts are not copied before they are decoded."""
 
 KNOWN_RESTS, KNOWN_BYTES = 256, 512
 """Rare members that are kept decoded, and the most bytes of each: all tasks of one caller have the same."""
-
-KNOWN_TEXTS, KNOWN_CHARS = 256, 64
-"""Texts that come again which are kept packed, of each member together, and the most characters of one."""
-
-_IS_LITTLE = sys.byteorder == "little"
 
 UNPACKABLE = (struct.error, UnicodeEncodeError, OverflowError, TypeError, AttributeError)
 """What a sample raises that cannot be packed: its values have the wrong type, or do not fit."""
@@ -58,12 +52,11 @@ class Codec(NamedTuple):
     unpack: Callable[[bytes], tuple[Any, ...]]
 
 
-def codec(cls: type, rare: str = "", again: Collection[str] = (), empty: Collection[str] = ()) -> Codec:
+def codec(cls: type, rare: str = "") -> Codec:
     """Compile the codec of a wire type. Raises `TypeError` when its members are not in packing order.
 
     ``rare`` names the first of the last members (strings, and all sequences) that are empty as a rule, or the same in
-    many samples: they cost less then. So do strings in front of these whose texts come again and again (``again``), and
-    those that are empty as a rule (``empty``).
+    many samples: they cost less then.
     """
     hints = get_type_hints(cls, include_extras=True)
     members = [(field.name, hints[field.name]) for field in dataclasses.fields(cls)]
@@ -85,25 +78,20 @@ def codec(cls: type, rare: str = "", again: Collection[str] = (), empty: Collect
         "header": HEADER,
         "Malformed": Malformed,
         "foreign": lambda data: _foreign(cls, data),
-        "errors": (struct.error, UnicodeDecodeError, IndexError),
+        "errors": (struct.error, UnicodeDecodeError),
         "view": memoryview,
-        "text": _packed_text,
-        "texts": _packed_texts,
-        "known": lru_cache(KNOWN_TEXTS)(_packed_text),
-        "nothing": _NOTHING,
-        "read_texts": _read_texts,
     }
     common = strings.index(rare) if rare else len(strings)
-    source = _pack_source(numbers, strings, lists, common, again, empty)
+    source = _pack_source(numbers, strings, lists, common)
     behind, nothing = lists, ""
     if rare:
         behind, nothing = [], ", ".join(['""'] * len(strings[common:]) + ["()"] * len(lists))
-    source += _unpack_source("unpack", numbers, strings[:common], behind, head.size, nothing, empty)
+    source += _unpack_source("unpack", numbers, strings[:common], behind, head.size, nothing)
     # The same, copying a text once instead of twice: that is quicker for long ones alone.
-    source += _unpack_source("unpack_long", numbers, strings[:common], behind, head.size, nothing, empty)
+    source += _unpack_source("unpack_long", numbers, strings[:common], behind, head.size, nothing)
     if rare:
-        scope["none"] = _packed_texts(())
-        scope["empty_rest"] = _NOTHING * (len(strings) - common) + scope["none"] * len(lists)
+        scope |= {"empty": _packed_text(""), "none": _packed_texts(()), "text": _packed_text, "texts": _packed_texts}
+        scope["empty_rest"] = scope["empty"] * (len(strings) - common) + scope["none"] * len(lists)
         source += _rest_source(strings[common:], lists)
     exec(compile(source, f"<codec of {cls.__name__}>", "exec"), scope)
     if rare:
@@ -116,78 +104,38 @@ def _packed_text(text: str) -> bytes:
     return b"".join((_LENGTH.pack(len(encoded) + 1), encoded, _PADDING[len(encoded) & 3]))
 
 
-_NOTHING = _packed_text("")
-_SHORT = tuple(chr(size + 1) + "\0\0\0" for size in range(127))
-"""What precedes an ASCII text of that length, as text: with these, many are packed by one join and one encoding."""
-_ENDS = tuple(each.decode() for each in _PADDING)
-
-
 def _packed_texts(texts: Sequence[str]) -> bytes:
-    count = _LENGTH.pack(len(texts))
-    if len(texts) > 1:
-        with contextlib.suppress(IndexError):  # one is long
-            text = "".join([part for each in texts for part in (_SHORT[len(each)], each, _ENDS[len(each) & 3])])
-            if text.isascii():
-                return count + text.encode()
-    return b"".join((count, *map(_packed_text, texts)))
+    return b"".join((_LENGTH.pack(len(texts)), *map(_packed_text, texts)))
 
 
-def _read_texts(data: Any, at: int) -> tuple[tuple[str, ...], int]:
-    """A sequence of strings, and where what follows it begins. Raises what a codec takes for malformed."""
-    (count,) = _LENGTH.unpack_from(data, at)
-    at += _LENGTH.size
-    found = []
-    if count > 1 and _IS_LITTLE and not len(data) & 3:
-        rest = memoryview(data)[at:]
-        text = str(rest, "latin-1")
-        if text and text.isascii():  # then characters are bytes, and one decoding is enough for all
-            lengths, place = rest.cast("I"), 0
-            for _ in range(count):
-                size = lengths[place >> 2]
-                found.append(text[place + 4 : place + 3 + size])
-                place = place + size + 7 & ~3
-            return tuple(found), at + place
-    for _ in range(count):
-        (size,) = _LENGTH.unpack_from(data, at)
-        found.append(str(data[at + 4 : at + 3 + size], "utf-8"))
-        at = at + size + 7 & ~3
-    return tuple(found), at
-
-
-def _pack_source(
-    numbers: list[str], strings: list[str], lists: list[str], common: int, again: Collection[str], empty: Collection[str]
-) -> str:
+def _pack_source(numbers: list[str], strings: list[str], lists: list[str], common: int) -> str:
     rest = strings[common:]
     lines = [f"def pack({', '.join(numbers + strings + lists)}):"]
+    lines += [f"    {name} = {name}.encode()" for name in strings[:common]]
     pieces = ["header", f"head({', '.join(numbers)})"]
     for name in strings[:common]:
-        if name in again:
-            pieces.append(f"known({name}) if len({name}) <= {KNOWN_CHARS} else text({name})")
-        elif name in empty:
-            pieces.append(f"text({name}) if {name} else nothing")
-        else:
-            lines.append(f"    {name} = {name}.encode()")
-            pieces += [f"length(len({name}) + 1)", name, f"padding[len({name}) & 3]"]
+        pieces += [f"length(len({name}) + 1)", name, f"padding[len({name}) & 3]"]
     if rest:
         lines += [
             f"    if not ({' or '.join(rest + lists)}):",
             f"        return b''.join(({', '.join([*pieces, 'empty_rest'])}))",
         ]
-        pieces += [f"text({name}) if {name} else nothing" for name in rest]
+        pieces += [f"text({name}) if {name} else empty" for name in rest]
         pieces += [f"texts({name}) if {name} else none" for name in lists]
-    else:
-        pieces += [f"texts({name})" for name in lists]
+        lists = []
+    for name in lists:
+        lines += [
+            f"    parts_{name} = []",
+            f"    for each in {name}:",
+            "        each = each.encode()",
+            f"        parts_{name} += (length(len(each) + 1), each, padding[len(each) & 3])",
+        ]
+        pieces += [f"length(len({name}))", f"*parts_{name}"]
     return "\n".join([*lines, f"    return b''.join(({', '.join(pieces)}))", ""])
 
 
 def _unpack_source(
-    function: str,
-    numbers: list[str],
-    strings: list[str],
-    lists: list[str],
-    size: int,
-    nothing: str,
-    empty: Collection[str],
+    function: str, numbers: list[str], strings: list[str], lists: list[str], size: int, nothing: str
 ) -> str:
     """Reads a sample whose numbers take ``size`` bytes. Where there are rare members, `_rest_source` reads them, and
     ``nothing`` is what they are when all are empty."""
@@ -203,7 +151,7 @@ def _unpack_source(
         "    try:",
         f"        {', '.join(numbers)}, = unhead(data, 4)",
         f"        at = {4 + size}",
-        *(f"        {line}" for line in _read_members(strings, lists, read, empty)),
+        *(f"        {line}" for line in _read_members(strings, lists, read)),
     ]
     given = ", ".join(numbers + strings + lists)
     if nothing:
@@ -222,7 +170,7 @@ def _unpack_source(
 
 def _rest_source(strings: list[str], lists: list[str]) -> str:
     """Reads the rare members from where they begin, at a multiple of four."""
-    read = _read_members(strings, lists, "data[at + 4 : at + 3 + size].decode()", ())
+    read = _read_members(strings, lists, "data[at + 4 : at + 3 + size].decode()")
     lines = ["def unpack_rest(data):", "    at = 0", *(f"    {line}" for line in read), *_CHECK_END]
     return "\n".join([*lines, f"    return {', '.join(strings + lists)},", ""])
 
@@ -233,16 +181,21 @@ _CHECK_END = (
 )
 
 
-def _read_members(strings: list[str], lists: list[str], read: str, empty: Collection[str]) -> list[str]:
+def _read_members(strings: list[str], lists: list[str], read: str) -> list[str]:
     lines = []
     for name in strings:
-        reading = ["size, = unlength(data, at)", f"{name} = {read}", "at = at + size + 7 & ~3"]
-        if name in empty:
-            lines += [f"if data[at : at + {len(_NOTHING)}] == nothing:", f"    {name}, at = '', at + {len(_NOTHING)}"]
-            lines += ["else:", *(f"    {line}" for line in reading)]
-        else:
-            lines += reading
-    lines += [f"{name}, at = read_texts(data, at)" for name in lists]
+        lines += ["size, = unlength(data, at)", f"{name} = {read}", "at = at + size + 7 & ~3"]
+    for name in lists:
+        lines += [
+            "count, = unlength(data, at)",
+            "at += 4",
+            "found = []",
+            "for _ in range(count):",
+            "    size, = unlength(data, at)",
+            f"    found.append({read})",
+            "    at = at + size + 7 & ~3",
+            f"{name} = tuple(found)",
+        ]
     return lines
 
 

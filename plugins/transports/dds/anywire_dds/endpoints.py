@@ -95,11 +95,7 @@ class Samples(list[Any]):
 
 _BATCHING: frozenset[TopicName] = frozenset(("request", "control", "response", "stream"))
 _RARE: dict[TopicName, str] = {"request": "tenant"}
-_AGAIN = frozenset(("hub_id", "kind", "model", "finish_reason"))
-_EMPTY = frozenset(("resume", "trace", "extra", "error", "reason", "more"))
-CODECS: dict[TopicName, Codec] = {
-    name: codec(cls, _RARE.get(name, ""), _AGAIN, _EMPTY) for name, cls in _TYPES["agent"].items()
-}
+CODECS: dict[TopicName, Codec] = {name: codec(cls, _RARE.get(name, "")) for name, cls in _TYPES["agent"].items()}
 """The same on both planes: their types differ in nothing but their names."""
 
 _INFINITE: int = duration(infinite=True)
