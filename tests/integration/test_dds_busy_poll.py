@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from anywire.errors import ConfigError
 from anywire.messages import Chunk
 from anywire.plugins import Plugins
-from anywire.testing.patience import expect
+from anywire.testing.patience import PATIENCE
 from anywire.testing.rig import Rig, request
 from anywire_dds.busy_poll import JUDGED, MISSES, POWER, RESTS, TRIED_AGAIN, BusyPoll
 
@@ -175,11 +175,7 @@ async def test_both_ends_of_a_link_look_after_a_message_and_sleep_then(dds_domai
         polls = [each.inner.endpoints.poll for each in ends]
         assert all(isinstance(each, BusyPoll) for each in polls)
 
-        async def asleep() -> None:
-            while any(each.looks for each in polls):
-                await asyncio.sleep(0.001)
-
-        await expect(asleep(), "both loops sleep when nothing comes")
+        await eventually(lambda: not any(each.looks for each in polls), "both loops sleep when nothing comes")
 
 
 @pytest.mark.parametrize("value", [-1, 1001, 0.5])

@@ -140,8 +140,8 @@ class DdsConfig(pydantic.BaseModel):
         default=0,
         ge=0,
         le=BUSY_POLL_MAX,
-        description="Microseconds after each message in which the event loop looks for the next one instead of sleeping."
-        " Less latency for a core. 0: sleep at once.",
+        description="Microseconds after each message in which the event loop looks for the next one before it sleeps:"
+        " less latency for a core. 0: it sleeps at once.",
     )
     shared_memory: Literal["off", "auto", "on"] = pydantic.Field(
         default="off",
