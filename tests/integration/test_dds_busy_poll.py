@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from anywire.errors import ConfigError
 from anywire.messages import Chunk
 from anywire.plugins import Plugins
-from anywire.testing.patience import PATIENCE
+from anywire.testing.patience import polled
 from anywire.testing.rig import Rig, request
 from anywire_dds.busy_poll import JUDGED, MISSES, POWER, RESTS, TRIED_AGAIN, BusyPoll
 
@@ -53,16 +53,16 @@ class Machine:
 async def test_the_loop_looks_until_nothing_has_come_for_so_long() -> None:
     machine = Machine()
     poll = machine.poll()
-    assert not poll.looks
+    assert not poll.looks()
     poll.received()
     await machine.wait(0.9 * SECONDS)
-    assert poll.looks
+    assert poll.looks()
     poll.sent()
     await machine.wait(0.9 * SECONDS)
-    assert poll.looks
+    assert poll.looks()
     assert machine.yields >= 20
     await machine.wait(0.2 * SECONDS)
-    assert not poll.looks
+    assert not poll.looks()
     turns = machine.yields
     await machine.wait(1.0)
     assert machine.yields == turns
@@ -75,17 +75,17 @@ async def test_messages_that_come_late_are_not_looked_for_except_now_and_then() 
     for _ in range(3 * TRIED_AGAIN):
         await machine.wait(10 * SECONDS)
         poll.received()
-        looked.append(poll.looks)
+        looked.append(poll.looks())
         await machine.wait(2 * SECONDS)
         poll.sent()  # what it sends in return is no reason to look: its answer comes late too
-        assert poll.looks == looked[-1]
+        assert poll.looks() == looked[-1]
         await machine.wait(2 * SECONDS)
     assert looked[: MISSES - 1] == [True] * (MISSES - 1)
     assert sum(looked[MISSES - 1 :]) == 3
     for _ in range(2):
         poll.received()
         await machine.wait(0.5 * SECONDS)
-    assert poll.looks, "messages come soon again"
+    assert poll.looks(), "messages come soon again"
 
 
 async def test_the_loop_sleeps_while_others_want_the_core() -> None:
@@ -95,20 +95,20 @@ async def test_the_loop_sleeps_while_others_want_the_core() -> None:
     poll.received()
     for _ in range(40):
         await machine.wait(0.5 * SECONDS)
-        if not poll.looks:
+        if not poll.looks():
             break
         poll.sent()
-    assert not poll.looks
+    assert not poll.looks()
     poll.sent()
-    assert not poll.looks
+    assert not poll.looks()
     machine.share = 1.0
     await machine.wait(1.1 * RESTS)
     poll.sent()
-    assert poll.looks
+    assert poll.looks()
     for _ in range(40):
         await machine.wait(0.5 * SECONDS)
         poll.sent()
-    assert poll.looks, "a core of its own: it goes on"
+    assert poll.looks(), "a core of its own: it goes on"
 
 
 async def test_short_looks_are_judged_together() -> None:
@@ -119,7 +119,7 @@ async def test_short_looks_are_judged_together() -> None:
         poll.sent()
         await machine.wait(1.5 * SECONDS)
     poll.sent()
-    assert not poll.looks
+    assert not poll.looks()
 
 
 async def test_the_loop_sleeps_on_battery() -> None:
@@ -128,13 +128,13 @@ async def test_the_loop_sleeps_on_battery() -> None:
     poll = machine.poll()
     for _ in range(5):
         poll.sent()
-        assert not poll.looks
+        assert not poll.looks()
         await machine.wait(SECONDS)
     assert machine.looks_at_power == 1
     machine.on_battery = False
     await machine.wait(1.1 * POWER)
     poll.sent()
-    assert poll.looks
+    assert poll.looks()
 
 
 @given(st.lists(st.sampled_from(["sent", "received", "wait", "long"]), max_size=30))
@@ -153,7 +153,7 @@ def test_after_its_end_the_loop_sleeps(steps: list[str]) -> None:
         poll.stop()
         turns = machine.yields
         for _ in range(3):
-            assert not poll.looks
+            assert not poll.looks()
             poll.sent()
             poll.received()
             await machine.wait(RESTS)
@@ -175,7 +175,7 @@ async def test_both_ends_of_a_link_look_after_a_message_and_sleep_then(dds_domai
         polls = [each.inner.endpoints.poll for each in ends]
         assert all(isinstance(each, BusyPoll) for each in polls)
 
-        await eventually(lambda: not any(each.looks for each in polls), "both loops sleep when nothing comes")
+        await polled(lambda: not any(each.looks() for each in polls), "both loops sleep when nothing comes")
 
 
 @pytest.mark.parametrize("value", [-1, 1001, 0.5])

@@ -80,7 +80,6 @@ class BusyPoll:
         self._rests_until = 0.0
         self._power_known_until = 0.0
 
-    @property
     def looks(self) -> bool:
         """Whether the loop is kept from sleeping now."""
         return self._next is not None
