@@ -15,7 +15,7 @@ import pydantic
 
 from anywire import config as configuration
 
-RoleName = Literal["agent", "orchestrator"]
+RoleName = Literal["agent", "orchestrator", "gateway"]
 
 
 class LauncherConfig(pydantic.BaseModel):

@@ -32,7 +32,13 @@ async def _orchestrator(config: Config, plugins: Plugins, stop: stop.Stop) -> No
     await orchestrator_role.serve(config, plugins, stop, lambda served: say_ready(", ".join(served.addresses)))
 
 
-_ROLES: dict[str, Run] = {"agent": _agent, "orchestrator": _orchestrator}
+async def _gateway(config: Config, plugins: Plugins, stop: stop.Stop) -> None:
+    from anywire.roles import gateway_role
+
+    await gateway_role.work(config, plugins, stop, lambda served: say_ready(", ".join(each.address for each in served)))
+
+
+_ROLES: dict[str, Run] = {"agent": _agent, "orchestrator": _orchestrator, "gateway": _gateway}
 
 
 def main() -> int:
