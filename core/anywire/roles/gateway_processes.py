@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from typing import Any
 from anywire.access_settings import TlsConfig
 from anywire.builtin.local import LocalLauncher
 from anywire.builtin.tcp import TcpConfig, TcpTransport
+from anywire.builtin.tcp.config import PATH_LIMIT
 from anywire.config import DEFAULT_PORT, Config, PluginChoice, replaced
 from anywire.context import Context
 from anywire.errors import ConfigError
@@ -54,6 +56,11 @@ class GatewayProcesses(Gateway):
         self.name = choice.name  # type: ignore[misc]
         self._all, self._plugins, self._choice, self._public = config, plugins, choice, public
         self._orchestrator = orchestrator
+        self._folder = runtime_folder() / f"gateways-{secrets.token_hex(4)}"
+        if len(os.fsencode(self._folder / LINK)) > PATH_LIMIT:
+            raise ConfigError(
+                f"{self._folder} is too long a path for a Unix socket: set XDG_RUNTIME_DIR to a folder with a shorter one"
+            )
         if not public.config.host:
             raise ConfigError("server.gateway_processes shares a port, and server.host is empty: name an address")
         if public.tls is not None and public.tls.client_ca is not None:
@@ -61,7 +68,6 @@ class GatewayProcesses(Gateway):
                 "server.gateway_processes and server.tls.client_ca do not go together: whose certificate a client has shown "
                 "is known to one process alone. Leave one of them out"
             )
-        self._folder = runtime_folder() / f"gateways-{secrets.token_hex(4)}"
         self._link: Agent | None = None
         self._port: SharedPort | None = None
         self._launcher = LocalLauncher(LauncherConfig())

@@ -10,10 +10,13 @@ from pathlib import Path
 from anywire.access import Access
 from anywire.builtin.fifo import Fifo
 from anywire.config import Config
-from anywire.errors import ConfigError
+from anywire.errors import AnywireError, ConfigError
 from anywire.gateway import Gateway
 from anywire.identity import hub_info
+from anywire.pipeline.attempts.decide import Budget, Decision, Fail
+from anywire.pipeline.health.health import Health
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.tasks.task import Attempt, Task
 from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
 from anywire.roles import assembly
@@ -60,7 +63,13 @@ def make_hub(config: Config, plugins: Plugins) -> Orchestrator:
         config=_settings(config.pipeline),
         plugins=plugins,
         plane="client",
+        decide=_never_again,
     )
+
+
+def _never_again(task: Task, attempt: Attempt, error: AnywireError, health: Health, budget: Budget) -> Decision:
+    """The orchestrator has tried what can be tried."""
+    return Fail()
 
 
 def _settings(asked: PipelineConfig) -> ClientConfig:

@@ -44,6 +44,7 @@ ITS_OWN = (
     istr("x-anywire-background"),
     istr("x-anywire-explain"),
     istr("x-anywire-parent"),
+    istr("x-anywire-attempts"),
     istr("cache-control"),
 )
 """Headers of tasks that mean something to the orchestrator's own process alone."""
