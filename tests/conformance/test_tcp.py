@@ -20,7 +20,10 @@ from tests.long_form import in_the_long_form_alone
 
 from anywire import errors
 from anywire.builtin.tcp import TcpConfig, TcpTransport
+from anywire.builtin.tcp.channel import TcpChannel
 from anywire.builtin.tcp.config import endpoint_of, is_local
+from anywire.builtin.tcp.transport import TcpHub
+from anywire.identity import hub_info
 from anywire.messages import Chunk, Credit, TaskRequest
 from anywire.plugins import Plugins
 from anywire.testing.doubles import Script
@@ -33,7 +36,7 @@ from anywire.testing.kit.pressure import PressureTests
 from anywire.testing.kit.progress import ProgressTests
 from anywire.testing.kit.rogues import RogueTests
 from anywire.testing.kit.versions import VersionTests
-from anywire.testing.recorder import PATIENCE
+from anywire.testing.recorder import PATIENCE, RecordingHubSink
 from anywire.testing.rig import Rig, read, request, submit
 from anywire.testing.transport_kit import TransportConformance
 from anywire.transport import Reply
@@ -100,12 +103,6 @@ class TestTcp(TransportConformance):
         writer.close()
         assert await read(submit(pipeline, Script(tag="t", chunks=3))) == Script(tag="t", chunks=3).text()
 
-    async def test_the_kernel_watches_the_network_of_each_connection(self, rig: Rig) -> None:
-        _, sink, _ = await rig.hub(lease=2.0)
-        await rig.port("a", lease=2.0)
-        await sink.event("joined", "a")
-        transport = rig.plugins.create("transports", "tcp", rig.options)
-        assert isinstance(transport, TcpTransport)
 
 
 class TestTcpOverUnixSockets(TransportConformance):
@@ -215,10 +212,25 @@ def test_one_address_may_stand_for_a_list() -> None:
         TcpConfig(agent_addresses=[])
 
 
-async def test_that_others_may_read_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    from anywire.identity import hub_info
-    from anywire.testing.recorder import RecordingHubSink
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has this option")
+async def test_the_kernel_watches_the_network_of_each_connection() -> None:
+    transport = TcpTransport(TcpConfig(agent_addresses=["tcp://127.0.0.1:0"]))
+    hub = await transport.open_hub(hub_info(lease=2.0), "agent", RecordingHubSink())
+    assert isinstance(hub, TcpHub)
+    port = int(transport.meeting_options("127.0.0.1")["agent_addresses"][0].rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await asyncio.wait_for(reader.read(1), PATIENCE)
+    (channel,) = hub.channels
+    assert isinstance(channel, TcpChannel)
+    assert channel._transport is not None
+    connection = channel._transport.get_extra_info("socket")
+    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 8000
+    assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    writer.close()
+    await hub.close()
 
+
+async def test_that_others_may_read_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
     transport = TcpTransport(TcpConfig(agent_addresses=["tcp://0.0.0.0:0"]))
     with caplog.at_level(logging.WARNING):
         hub = await transport.open_hub(hub_info(), "agent", RecordingHubSink())

@@ -59,14 +59,14 @@ class GatewayProcesses(Gateway):
         self._folder = runtime_folder() / f"gateways-{secrets.token_hex(4)}"
         if len(os.fsencode(self._folder / LINK)) > PATH_LIMIT:
             raise ConfigError(
-                f"{self._folder} is too long a path for a Unix socket: set XDG_RUNTIME_DIR to a folder with a shorter one"
+                f"{self._folder} is too long a path for a Unix socket: set XDG_RUNTIME_DIR to another folder"
             )
         if not public.config.host:
             raise ConfigError("server.gateway_processes shares a port, and server.host is empty: name an address")
         if public.tls is not None and public.tls.client_ca is not None:
             raise ConfigError(
-                "server.gateway_processes and server.tls.client_ca do not go together: whose certificate a client has shown "
-                "is known to one process alone. Leave one of them out"
+                "server.gateway_processes and server.tls.client_ca do not go together: which certificate a client has "
+                "shown is known to one process alone. Leave one of them out"
             )
         self._link: Agent | None = None
         self._port: SharedPort | None = None
@@ -92,8 +92,8 @@ class GatewayProcesses(Gateway):
         private_folder(self._folder)
 
     async def start(self, context: Context) -> None:
-        """Start the processes, after the orchestrator's own gateway; returns once each of them serves. Raises `ConfigError`, and `LaunchFailed` where one
-        does not start."""
+        """Start the processes, after the orchestrator's own gateway; returns once each of them serves. Raises
+        `ConfigError`, and `LaunchFailed` where one does not start."""
         options = self._public.config
         self._port = await SharedPort.hold(options.host, options.port, DEFAULT_PORT, "server.port (--port)")
         transport = TcpTransport(TcpConfig(**self._link_options))
