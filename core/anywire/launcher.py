@@ -15,7 +15,7 @@ import pydantic
 
 from anywire import config as configuration
 
-RoleName = Literal["agent", "orchestrator", "gateway"]
+RoleName = Literal["agent", "orchestrator"]
 
 
 class LauncherConfig(pydantic.BaseModel):

@@ -41,7 +41,8 @@ OUTPUT_TIMEOUT = 1.0
 
 class LocalProcess:
     """One command through all its lives, a `anywire.launcher.RunningProcess`. `begin` starts it. ``logged`` is called
-    with the name and each line that it logs."""
+    with the name and each line that it logs. With ``logs_itself`` its lines are not read: they go where those of this
+    process go."""
 
     def __init__(
         self,
@@ -50,11 +51,13 @@ class LocalProcess:
         first_line: str,
         changed: Callable[[], None] = lambda: None,
         logged: Callable[[str, str], None] = relay,
+        logs_itself: bool = False,
     ) -> None:
         self.name = name
         self.host = socket.gethostname()
         self.restarts = 0
         self._command, self._first_line, self._changed, self._log_line = list(command), first_line, changed, logged
+        self._logs_itself = logs_itself
         self._boundary = Boundary()
         self._process: asyncio.subprocess.Process | None = None
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
@@ -136,14 +139,15 @@ class LocalProcess:
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=None if self._logs_itself else asyncio.subprocess.PIPE,
             # Ctrl-C in the terminal is for this process, which stops its children in order.
             start_new_session=True,
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stderr is not None
-        pumps = [asyncio.create_task(self._told(process.stdout)), asyncio.create_task(self._logged(process.stderr))]
+        pumps = [asyncio.create_task(self._told(process.stdout))]
+        if process.stderr is not None:
+            pumps.append(asyncio.create_task(self._logged(process.stderr)))
         try:
             if self._stopping.is_set():
                 _signal(process, signal.SIGTERM)
@@ -175,6 +179,8 @@ class LocalProcess:
 
     def _last_words(self) -> str:
         """Why it ended, as the end of a sentence: the error it told, else its last lines."""
+        if self._logs_itself:
+            return "; its lines before this one say why"
         lines = [readable(line) for line in list(self._lines)[-SHOWN_LINES:]]
         if lines and lines[-1].startswith("error: "):
             return f": {lines[-1]}"

@@ -13,12 +13,13 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from anywire.access_settings import TlsConfig
-from anywire.builtin.local import LocalLauncher
+from anywire.builtin.local import LocalProcess
 from anywire.builtin.tcp import TcpConfig, TcpTransport
 from anywire.builtin.tcp.config import PATH_LIMIT
 from anywire.config import DEFAULT_PORT, Config, PluginChoice, replaced
@@ -26,7 +27,6 @@ from anywire.context import Context
 from anywire.errors import ConfigError
 from anywire.files.private_files import private_folder, runtime_folder
 from anywire.gateway import Gateway
-from anywire.launcher import LauncherConfig, RunningProcess
 from anywire.listening.shared_port import SharedPort
 from anywire.metric import Metric
 from anywire.pipeline.orchestrator import Orchestrator
@@ -70,8 +70,7 @@ class GatewayProcesses(Gateway):
             )
         self._link: Agent | None = None
         self._port: SharedPort | None = None
-        self._launcher = LocalLauncher(LauncherConfig())
-        self._processes: list[RunningProcess] = []
+        self._processes: list[LocalProcess] = []
         self._address = ""
 
     @property
@@ -102,9 +101,12 @@ class GatewayProcesses(Gateway):
             self._orchestrator, [transport], lease=lease.timeout, heartbeat_interval=lease.heartbeat_interval
         )
         await self._link.start()
+        command = [sys.executable, "-m", "anywire.roles.process", "gateway"]
+        config = self._config(self._port.port).model_dump_json()
         for number in range(1, self._all.server.gateway_processes + 1):
-            config = self._config(self._port.port)
-            self._processes.append(await self._launcher.start("gateway", config, f"gateway-{number}"))
+            process = LocalProcess(f"gateway-{number}", command, config, logs_itself=True)
+            self._processes.append(process)
+            process.begin()
         await asyncio.gather(*(each.ready() for each in self._processes))
         scheme = "http" if options.tls is None else "https"
         self._address = f"{scheme}://{_shown(options.host)}:{self._port.port}"
@@ -113,7 +115,6 @@ class GatewayProcesses(Gateway):
         grace = self._all.shutdown_grace
         processes, self._processes = self._processes, []
         await asyncio.gather(*(each.stop(grace + SETTLE) for each in processes))
-        await self._launcher.close()
         link, self._link = self._link, None
         if link is not None:
             await leave(link, 0.0)
@@ -154,7 +155,6 @@ class GatewayProcesses(Gateway):
             services=[],
             join=[],
             server=self._all.server.model_dump(exclude_unset=True) | {"unix": self.own_socket},
-            log_format="json",  # its lines are read, and become lines of this log
         )
 
 

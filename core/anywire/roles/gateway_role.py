@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from anywire.access import Access
-from anywire.builtin.fifo import Fifo
 from anywire.config import Config
 from anywire.errors import AnywireError, ConfigError
 from anywire.gateway import Gateway
@@ -20,7 +19,7 @@ from anywire.pipeline.tasks.task import Attempt, Task
 from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
 from anywire.roles import assembly
-from anywire.roles.client import MAX_WAITING, ClientConfig
+from anywire.roles.client import MAX_WAITING, ClientConfig, FirstComeFirstSent, WithoutHooks
 from anywire.roles.context import OrchestratorContext
 from anywire.roles.stop import Stop
 from anywire.roles.vouched_callers import vouched
@@ -58,10 +57,10 @@ def make_hub(config: Config, plugins: Plugins) -> Orchestrator:
     return Orchestrator(
         hub_info(lease=config.lease.timeout),
         assembly.make_transports(config, plugins),
-        _AllAtOnce(SchedulerConfig(max_queue_size=MAX_WAITING)),
+        FirstComeFirstSent(SchedulerConfig(max_queue_size=MAX_WAITING)),
         plugins.create("selectors", "least_loaded", {}),
         config=_settings(config.pipeline),
-        plugins=plugins,
+        plugins=WithoutHooks(),  # those of the orchestrator see each task
         plane="client",
         decide=_never_again,
     )
@@ -84,12 +83,6 @@ def _settings(asked: PipelineConfig) -> ClientConfig:
         resume=False,
         explained_tasks=0,
     )
-
-
-class _AllAtOnce(Fifo):
-    """Sends priorities on: the scheduler of the orchestrator says whether it uses them."""
-
-    uses_priority = True
 
 
 async def work(config: Config, plugins: Plugins, stop: Stop, ready: Callable[[Sequence[Gateway]], None]) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, get_args
+from typing import Any
 
 from anywire.config import Config
 from anywire.errors import AnywireError
-from anywire.launcher import RoleName
 from anywire.plugins import Plugins
 from anywire.roles import agent_role, assembly, logs, orchestrator_role, stop
 from anywire.roles.parent import inherited_config, stop_with_parent
@@ -44,7 +43,7 @@ _ROLES: dict[str, Run] = {"agent": _agent, "orchestrator": _orchestrator, "gatew
 def main() -> int:
     role = sys.argv[1] if len(sys.argv) == 2 else ""
     if role not in _ROLES:
-        print(f"usage: python -m anywire.roles.process {'|'.join(get_args(RoleName))}", file=sys.stderr)
+        print(f"usage: python -m anywire.roles.process {'|'.join(_ROLES)}", file=sys.stderr)
         return 2
     hide_in_tracebacks()
     try:
