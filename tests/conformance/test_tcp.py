@@ -87,6 +87,7 @@ class TestTcp(TransportConformance):
         ("sent", "reason"),
         [
             (b"GET / HTTP/1.1\r\n\r\n", "1195725856 bytes.*max_message_bytes"),
+            ((300_000).to_bytes(4, "big") + b"\1" * 1000, "300000 bytes.*1 to 262144"),
             (b"\0\0\0\2\0\xc1", "not a message"),
             (b"\0\0\0\2\x63x", "kind"),
             (frame(CODEC.encode(Credit("h", "t", 1, 1))), "has not joined"),
