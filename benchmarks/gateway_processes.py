@@ -2,10 +2,10 @@
 
     python benchmarks/gateway_processes.py [--gateways 0 1 2] [--transport memory] [--rounds 4] [--seconds 3]
 
-Each kind is one ``anywire up`` with the synthetic engine, all of them up at once. A round asks each for whole answers with
-1 and with 64 clients and for streams with 32, in an order that changes from round to round. Told are medians: requests per
-second, the median latency, and the processor time of a request (for streams of a token) by process: of the orchestrator,
-which over ``memory`` has the agent in it, and of all gateway processes together.
+Each kind is one ``anywire up`` with the synthetic engine, all of them up at once. A round asks each for whole answers
+with 1 and with 64 clients and for streams with 32, in an order that changes from round to round. Told are medians:
+requests per second, the median latency, and the processor time of a request (for streams of a token) by process: of the
+orchestrator, which over ``memory`` has the agent in it, and of all gateway processes together.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ def _processes(known: set[int]) -> dict[str, list[int]]:
 
 
 async def _ask(kind: Kind, clients: int, stream: bool, seconds: float) -> Round:
-    asked = dict(clients=clients, stream=stream, tokens=STREAM if stream else 20)
-    few = await load(kind.url, requests=max(clients, 32), **asked)  # type: ignore[arg-type]
+    tokens = STREAM if stream else 20
+    few = await load(kind.url, clients=clients, requests=max(clients, 32), stream=stream, tokens=tokens)
     count = max(clients, round(len(few.times) / few.seconds * seconds))
     before = {name: sum(map(cpu_seconds, pids)) for name, pids in kind.processes.items()}
-    found = await load(kind.url, requests=count, **asked)  # type: ignore[arg-type]
+    found = await load(kind.url, clients=clients, requests=count, stream=stream, tokens=tokens)
     pieces = found.tokens or len(found.times)
     spent = {name: sum(map(cpu_seconds, pids)) - before[name] for name, pids in kind.processes.items()}
     return Round(
@@ -86,7 +86,8 @@ async def measure(transport: str, gateways: Sequence[int], rounds: int, seconds:
             for name, clients, stream in LOADS:
                 for kind in rng.sample(kinds, len(kinds)):
                     found[name, kind.name].append(await _ask(kind, clients, stream, seconds))
-        print(f"transport {transport}, {rounds} rounds of {seconds:g} s, {psutil.cpu_count()} cores, load {psutil.getloadavg()[0]:.1f}")
+        machine = f"{psutil.cpu_count()} cores, load {psutil.getloadavg()[0]:.1f}"
+        print(f"transport {transport}, {rounds} rounds of {seconds:g} s, {machine}")
         for name, _, stream in LOADS:
             for kind in kinds:
                 seen = found[name, kind.name]

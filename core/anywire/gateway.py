@@ -62,8 +62,8 @@ class Gateway(ABC):
 
 @runtime_checkable
 class PassesOn(Protocol):
-    """What a `anywire.context.Context` is besides in a gateway process that brings tasks to an orchestrator elsewhere on
-    this machine. A gateway submits tasks there as ever; whatever else is asked of it, it passes on."""
+    """What a `anywire.context.Context` is besides in a gateway process, which brings tasks to an orchestrator elsewhere
+    on this machine. A gateway submits tasks there as ever; whatever else is asked of it, it passes on."""
 
     @property
     def orchestrator_socket(self) -> Path:

@@ -13,11 +13,11 @@ from typing import Any
 
 import pydantic
 import pytest
-import reserved
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.long_form import in_the_long_form_alone
 
+import reserved
 from anywire import errors
 from anywire.builtin.tcp import TcpConfig, TcpTransport
 from anywire.builtin.tcp.channel import TcpChannel
@@ -79,9 +79,11 @@ class TestTcp(TransportConformance):
 
     async def test_that_no_address_is_free_is_said_with_each(self, rig: Rig) -> None:
         taken = reserved.free_ports(1)[0]
-        with socket.create_server(("127.0.0.1", taken)):
-            with pytest.raises(errors.TransportUnavailable, match=rf"{taken}: in use.*transports\.tcp\.agent_addresses"):
-                await rig.hub(options={"agent_addresses": [f"tcp://127.0.0.1:{taken}"]})
+        with (
+            socket.create_server(("127.0.0.1", taken)),
+            pytest.raises(errors.TransportUnavailable, match=rf"{taken}: in use.*transports\.tcp\.agent_addresses"),
+        ):
+            await rig.hub(options={"agent_addresses": [f"tcp://127.0.0.1:{taken}"]})
 
     @pytest.mark.parametrize(
         ("sent", "reason"),
@@ -105,7 +107,6 @@ class TestTcp(TransportConformance):
         assert await read(submit(pipeline, Script(tag="t", chunks=3))) == Script(tag="t", chunks=3).text()
 
 
-
 class TestTcpOverUnixSockets(TransportConformance):
     transport = "tcp"
 
@@ -118,7 +119,7 @@ class TestTcpOverUnixSockets(TransportConformance):
         hub, _, _ = await rig.hub()
         assert stat.S_IMODE((tmp_path / "0").stat().st_mode) == 0o600
         await hub.close()
-        assert not list(tmp_path.iterdir())
+        assert not list(tmp_path.iterdir())  # noqa: ASYNC240
 
     async def test_the_socket_of_the_dead_is_taken_over_that_of_the_living_is_not(
         self, rig: Rig, tmp_path: Path

@@ -6,8 +6,8 @@ import socket
 import sys
 
 import pytest
-import reserved
 
+import reserved
 from anywire.errors import ConfigError
 from anywire.listening.shared_port import SharedPort
 
@@ -67,5 +67,5 @@ async def test_a_host_of_two_families_has_one_port() -> None:
 
 
 async def test_a_host_that_is_not_known_is_said() -> None:
-    with pytest.raises(ConfigError, match="no.such.host.invalid"):
+    with pytest.raises(ConfigError, match=r"no\.such\.host\.invalid"):
         await SharedPort.hold("no.such.host.invalid", 0, 8080, "server.port")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import get_args
 
 import msgspec
@@ -31,9 +32,7 @@ CALLERS = st.builds(Caller, NAMES, NAMES | st.just(""), st.sampled_from(get_args
 
 def sent(submission: Submission) -> TaskRequest:
     """As a pipeline sends it."""
-    return TaskRequest(
-        "h", "t", 1, "chat", "m", "{}", tenant=submission.caller.tenant, parent=submission.parent
-    )
+    return TaskRequest("h", "t", 1, "chat", "m", "{}", tenant=submission.caller.tenant, parent=submission.parent)
 
 
 @given(CALLERS)
@@ -62,7 +61,9 @@ def test_a_caller_without_a_key_costs_nothing(caller: Caller) -> None:
 
 
 def test_limits_beyond_all_measure_are_cut() -> None:
-    told = vouched(Submission("chat", "m", "{}", caller=Caller("x" * 200, limits=Limits((), None, 10**40, 10**40, 10**40))))
+    told = vouched(
+        Submission("chat", "m", "{}", caller=Caller("x" * 200, limits=Limits((), None, 10**40, 10**40, 10**40)))
+    )
     assert len(told.parent) <= MAX_NAME
     assert VouchedCallers([]).of_task(sent(told), 0).limits.concurrency == MAX_LIMIT
 
@@ -70,7 +71,5 @@ def test_limits_beyond_all_measure_are_cut() -> None:
 @given(st.text(max_size=60))
 def test_what_names_no_caller_is_refused_or_read(text: str) -> None:
     task = TaskRequest("h", "t", 1, "chat", "m", "{}", parent=text)
-    try:
+    with contextlib.suppress(InvalidRequest):
         VouchedCallers([]).of_task(task, 0)
-    except InvalidRequest:
-        pass

@@ -51,9 +51,7 @@ async def gateways_before(
     ):
         await access.start()
         stack.push_async_callback(access.close)
-        agent = gateway_link(
-            served.orchestrator, [TcpTransport(TcpConfig(**link))], lease=1.0, heartbeat_interval=0.25
-        )
+        agent = gateway_link(served.orchestrator, [TcpTransport(TcpConfig(**link))], lease=1.0, heartbeat_interval=0.25)
         await agent.start()
         fronts = []
         async with AsyncExitStack() as ending:

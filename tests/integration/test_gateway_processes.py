@@ -1,4 +1,4 @@
-"""``anywire serve --gateways N``: real processes on one port, killed, started again, and ended with their orchestrator."""
+"""``anywire serve --gateways N``: real processes on one port, killed, started again, ended with their orchestrator."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import reserved
 from tests.integration.anywire_processes import Process, body, start
 from tests.integration.test_gateway_limits import Keys
 from tests.patience import PATIENCE
 
+import reserved
 from anywire.config import Config
 from anywire.errors import ConfigError
 from anywire.plugins import Plugins
@@ -48,14 +48,12 @@ async def ask(url: str, number: int, **headers: str) -> httpx.Response:
 
 
 def gateways_of(process: Process) -> list[psutil.Process]:
-    return [
-        each for each in psutil.Process(process.process.pid).children() if each.cmdline()[-1:] == ["gateway"]
-    ]
+    return [each for each in psutil.Process(process.process.pid).children() if each.cmdline()[-1:] == ["gateway"]]
 
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -67,7 +65,7 @@ async def test_two_gateways_serve_one_port_and_one_may_be_killed(
     await start("agent", *arguments)
     assert serve.url.startswith("http://127.0.0.1:")
     async with httpx.AsyncClient(base_url=serve.url, timeout=PATIENCE) as client:
-        while (await client.get("/v1/models")).json()["data"] == []:
+        while (await client.get("/v1/models")).json()["data"] == []:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     children = gateways_of(serve)
     assert len(children) == 2
@@ -104,7 +102,7 @@ async def test_limits_of_a_key_hold_across_processes_and_commands_find_the_orche
     await start("agent", *arguments)
     headers = keys.headers("k")
     async with httpx.AsyncClient(base_url=serve.url, timeout=PATIENCE, headers=headers) as client:
-        while (await client.get("/v1/models")).json()["data"] == []:
+        while (await client.get("/v1/models")).json()["data"] == []:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     answers = [await ask(serve.url, number, **headers) for number in range(12)]
     assert sorted(each.status_code for each in answers) == [200] * 5 + [429] * 7

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from tests.integration.gateway_serving import MESSAGES, ScriptedEngine, hangs, says
-from tests.integration.gateways_before_one import Before, gateways_before
+from tests.integration.gateways_before_one import gateways_before
 from tests.integration.test_gateway_limits import Keys
 from tests.patience import PATIENCE
 
@@ -108,7 +108,7 @@ async def test_events_pass_as_they_come_until_their_reader_goes(tmp_path: Path) 
         own = before.served.gateway
         assert own._routes is not None
         async with asyncio.timeout(PATIENCE):
-            while own._routes._active:
+            while own._routes._active:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
 
@@ -212,15 +212,18 @@ async def test_a_reader_that_pauses_pauses_the_engine(tmp_path: Path) -> None:
             yield Delta("x" * 4096)
             await asyncio.sleep(0)
 
-    async with gateways_before(ScriptedEngine(script), tmp_path) as before, before.http() as http:
-        async with http.post(ASKED, json=STREAM) as answer:
-            await answer.content.readline()
-            seen = -1
-            async with asyncio.timeout(PATIENCE):
-                while seen != sent:  # until it stands still
-                    seen = sent
-                    await asyncio.sleep(0.3)
-            assert sent < 6000, "window, buffers and the kernel's hold some megabytes"
+    async with (
+        gateways_before(ScriptedEngine(script), tmp_path) as before,
+        before.http() as http,
+        http.post(ASKED, json=STREAM) as answer,
+    ):
+        await answer.content.readline()
+        seen = -1
+        async with asyncio.timeout(PATIENCE):
+            while seen != sent:  # until it stands still
+                seen = sent
+                await asyncio.sleep(0.3)
+        assert sent < 6000, "window, buffers and the kernel's hold some megabytes"
 
 
 async def test_a_request_that_is_sent_again_to_another_gateway_runs_once(tmp_path: Path) -> None:
@@ -249,16 +252,19 @@ async def test_a_large_request_and_a_large_answer_pass(tmp_path: Path) -> None:
 
 
 async def test_chat_over_websocket(tmp_path: Path) -> None:
-    async with gateways_before(says("a", "b"), tmp_path) as before, before.http() as http:
-        async with http.ws_connect("/v1/ws/chat") as socket:
-            await socket.send_json(CHAT)
-            text = ""
-            async with asyncio.timeout(PATIENCE):
-                async for frame in socket:
-                    if frame.data == "[DONE]":
-                        break
-                    text += json.loads(frame.data)["choices"][0]["delta"].get("content", "")
-            assert text == "ab"
+    async with (
+        gateways_before(says("a", "b"), tmp_path) as before,
+        before.http() as http,
+        http.ws_connect("/v1/ws/chat") as socket,
+    ):
+        await socket.send_json(CHAT)
+        text = ""
+        async with asyncio.timeout(PATIENCE):
+            async for frame in socket:
+                if frame.data == "[DONE]":
+                    break
+                text += json.loads(frame.data)["choices"][0]["delta"].get("content", "")
+        assert text == "ab"
 
 
 LOCAL, PROXY, REBOUND = {}, {"X-Forwarded-For": "127.0.0.1"}, {"Host": "evil.example"}
@@ -328,13 +334,14 @@ async def test_a_flood_of_clients_that_break_off_leaves_nothing(tmp_path: Path) 
 
         async def ask(number: int) -> None:
             with suppress(aiohttp.ClientError, TimeoutError):
-                async with asyncio.timeout(0.01 * (number % 7)), before.http(number) as http:
-                    async with http.post(ASKED, json=STREAM) as answer:
-                        await answer.read()
+                async with (
+                    asyncio.timeout(0.01 * (number % 7)),
+                    before.http(number) as http,
+                    http.post(ASKED, json=STREAM) as answer,
+                ):
+                    await answer.read()
 
         await asyncio.gather(*(ask(number) for number in range(60)))
         async with asyncio.timeout(PATIENCE):
-            while before.served.orchestrator.tasks():
+            while before.served.orchestrator.tasks():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-
-

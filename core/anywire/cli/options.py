@@ -259,8 +259,8 @@ Gateways = Annotated[
         metavar="N",
         min=0,
         max=64,
-        help="Processes that share the port and take the clients, for machines with more cores (Linux). Default: 0, the "
-        "orchestrator takes them itself.",
+        help="Processes that share the port and take the clients, for machines with more cores (Linux). Default: 0, "
+        "the orchestrator takes them itself.",
         rich_help_panel=_WHERE,
     ),
 ]

@@ -65,22 +65,35 @@ class SharedPort:
 def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
     """A socket bound to ``address`` that does not listen. Raises `OSError` where anybody else has it, be it that they
     would share."""
-    with _new(family) as alone:
+    with _new(family, again=True) as alone:
         alone.bind(address)
         address = (address[0], alone.getsockname()[1], *address[2:])
-    shared = _new(family)
     try:
-        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        shared.bind(address)
+        return _shared(family, address, again=False)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+    # Connections of a server that did not share it have not all ended. Nobody listens there, so it is taken; while none
+    # of the others listens, somebody else could take it from them.
+    return _shared(family, address, again=True)
+
+
+def _shared(family: int, address: tuple[object, ...], again: bool) -> socket.socket:
+    made = _new(family, again)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind(address)
     except BaseException:
-        shared.close()
+        made.close()
         raise
-    return shared
+    return made
 
 
-def _new(family: int) -> socket.socket:
+def _new(family: int, again: bool) -> socket.socket:
+    """``again``: also where connections of an earlier server have not all ended."""
     made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if again:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     return made

@@ -49,8 +49,8 @@ class Agent:
     `start` raises what the engine or the only transport raises; with several transports those that open are
     used and the others tried again. ``log_level`` is that of its lines about hubs that come and go and about an engine
     that has not failed: DEBUG where somebody else in this process says the same, or where hubs are clients. ``access``
-    says who they are then (`anywire.roles.link_callers`), or ``callers``, which do without it. ``end_check`` says which orchestrators are let in; without it
-    every one that the transports let in.
+    says who they are then (`anywire.roles.link_callers`), or ``callers``, which do without it. ``end_check`` says which
+    orchestrators are let in; without it every one that the transports let in.
     """
 
     def __init__(

@@ -10,10 +10,9 @@ from anywire.transport_tools.codec import Codec, Goodbye
 from anywire.transport_tools.encoded_channel import EncodedChannel
 from anywire.transport_tools.frames import Unpacker, frame
 
-
 HELLO_BYTES = 256 * 1024
-"""Bytes that a message of a peer may have before it is linked, encoded: a hello has some hundreds. A stranger makes this
-end keep no more than that."""
+"""Bytes that a message of a peer may have before it is linked, encoded: a hello has some hundreds. A stranger makes
+this end keep no more than that."""
 
 
 class StreamChannel(EncodedChannel, asyncio.Protocol):

@@ -22,6 +22,8 @@ class TcpChannel(StreamChannel):
         super().__init__(owner, CODEC, **bounds)
         self._lease_ms = lease_ms
         self.is_dialled = is_dialled
+        self.incarnation = -1
+        """That of the peer, once it has said hello."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         found = transport.get_extra_info("socket")

@@ -65,24 +65,19 @@ class Listening:
         accepted = partial(self._new_channel, f"a peer at {address}")
         if not where.path:
             return await loop.create_server(accepted, where.host, where.port, backlog=BACKLOG)
-        listening = _bound(Path(where.path))
+        listening, self._own_socket = _bound(Path(where.path))
         try:
-            server = await loop.create_unix_server(accepted, sock=listening, backlog=BACKLOG)
-            found = Path(where.path).lstat()
+            return await loop.create_unix_server(accepted, sock=listening, backlog=BACKLOG)
         except BaseException:
             listening.close()
             raise
-        self._own_socket = (Path(where.path), found.st_dev, found.st_ino)
-        return server
 
 
 class Dialling:
     """Connects to every address of ``plane``, again and again. ``new_channel`` makes the channel of a connection from
     the peer's name, ``use`` uses one until it has ended, as `keep_dialling` asks of an attempt."""
 
-    def __init__(
-        self, new_channel: Callable[[str], TcpChannel], use: Callable[[TcpChannel], Awaitable[bool]]
-    ) -> None:
+    def __init__(self, new_channel: Callable[[str], TcpChannel], use: Callable[[TcpChannel], Awaitable[bool]]) -> None:
         self._new_channel, self._use = new_channel, use
         self._dialling: list[asyncio.Task[None]] = []
 
@@ -113,8 +108,9 @@ class Dialling:
         return channel
 
 
-def _bound(path: Path) -> socket.socket:
-    """A Unix socket of mode 0600 at ``path``, where that of a process that has ended is removed. Raises `OSError`."""
+def _bound(path: Path) -> tuple[socket.socket, tuple[Path, int, int]]:
+    """A Unix socket of mode 0600 at ``path``, where that of a process that has ended is removed, and what tells its
+    file from another one there. Raises `OSError`."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise FileExistsError(errno.EEXIST, "a file is there that is no socket")
@@ -126,10 +122,11 @@ def _bound(path: Path) -> socket.socket:
         listening.bind(str(path))
         path.chmod(0o600)  # nobody can connect before it listens
         listening.setblocking(False)
+        found = path.lstat()
     except BaseException:
         listening.close()
         raise
-    return listening
+    return listening, (path, found.st_dev, found.st_ino)
 
 
 def _answers(path: Path) -> bool:
@@ -158,4 +155,3 @@ def _meaning(error: OSError) -> str:
         case errno.ENOENT:
             return "the folder of the socket does not exist"
     return error.strerror or str(error)
-

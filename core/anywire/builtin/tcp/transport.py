@@ -35,7 +35,7 @@ class TcpHub(ChannelHub):
         self.send_hello(channel)
 
     def _join(self, channel: Channel, agent: AgentInfo) -> None:
-        if _is_spare(self._links.find(agent.agent_id), channel):
+        if _is_spare(self._links.find(agent.agent_id), channel, agent.incarnation):
             channel.close(BY_ANOTHER_ADDRESS)
         else:
             super()._join(channel, agent)
@@ -52,7 +52,7 @@ class TcpPort(ChannelPort):
         self.on_close = partial(_part, self)
 
     def _hello(self, channel: Channel, hub: HubInfo) -> None:
-        if _is_spare(self._links.find(hub.hub_id), channel):
+        if _is_spare(self._links.find(hub.hub_id), channel, hub.incarnation):
             channel.close(BY_ANOTHER_ADDRESS)
         else:
             super()._hello(channel, hub)
@@ -120,8 +120,9 @@ class TcpTransport(Transport):
             self._settings[f"{plane}_listens_on"] = bound
             if not is_local(bound):
                 log.warning(
-                    "whoever reaches %s reads what is sent there and may join: transport tcp has neither encryption nor "
-                    "keys. Use zeromq, http, grpc or dds for other machines, or a loopback address (transports.tcp.%s)",
+                    "whoever reaches %s reads what is sent there and may join: transport tcp has neither encryption "
+                    "nor keys. Use zeromq, http, grpc or dds for other machines, or a loopback address "
+                    "(transports.tcp.%s)",
                     bound,
                     option_of(plane),
                 )
@@ -153,15 +154,12 @@ async def _part(end: End) -> None:
     await end.dialling.close()
 
 
-def _is_spare(linked: Channel | None, channel: Channel) -> bool:
-    """Whether ``channel`` leads to a peer that is linked by another address: two addresses may lead to one end."""
-    return (
-        linked is not None
-        and linked is not channel
-        and isinstance(linked, TcpChannel)
-        and isinstance(channel, TcpChannel)
-        and linked.is_dialled
-        and channel.is_dialled
-        and not linked.over
-        and linked.peer != channel.peer
-    )
+def _is_spare(linked: Channel | None, channel: Channel, incarnation: int) -> bool:
+    """Whether ``channel`` leads to a life of a peer that is linked by another address: two addresses may lead to one
+    end. What is learnt of its peer is kept at the channel."""
+    assert isinstance(channel, TcpChannel)
+    channel.incarnation = incarnation
+    if not isinstance(linked, TcpChannel) or linked is channel or linked.over:
+        return False
+    both_dialled = linked.is_dialled and channel.is_dialled and linked.peer != channel.peer
+    return both_dialled and linked.incarnation == incarnation

@@ -56,17 +56,15 @@ _OF_A_CONNECTION = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
 )
 """Headers of one connection, in lower case; those that it names come to them."""
-_OF_PROXIES = frozenset(
-    {"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "via"}
-)
+_OF_PROXIES = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "via"})
 _WITHOUT_BODY = (204, 304)
 
 Headers = Iterable[tuple[str, str]]
 
 
 class PassedOn:
-    """Passes requests on to ``socket``. ``callers`` are those of this gateway, ``write_timeout`` the seconds that a client
-    may take nothing of an answer. Close it."""
+    """Passes requests on to ``socket``. ``callers`` are those of this gateway, ``write_timeout`` the seconds that a
+    client may take nothing of an answer. Close it."""
 
     def __init__(self, socket: Path, callers: Callers, write_timeout: float) -> None:
         self._socket, self._callers, self._write_timeout = str(socket), callers, write_timeout
