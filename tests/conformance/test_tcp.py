@@ -209,7 +209,7 @@ def test_who_can_reach_it(address: str, local: bool) -> None:
 
 
 def test_one_address_may_stand_for_a_list() -> None:
-    assert TcpConfig(agent_addresses="tcp://h:1").agent_addresses == ["tcp://h:1"]  # type: ignore[arg-type]
+    assert TcpConfig(agent_addresses="tcp://h:1").agent_addresses == ["tcp://h:1"]
     with pytest.raises(pydantic.ValidationError):
         TcpConfig(agent_addresses=[])
 

@@ -33,7 +33,7 @@ def write(folder: Path, options_of: Callable[[str], dict[str, Any]], **settings:
     told = {
         "transports": {"tcp": options_of("tcp")},
         "server": {"port": 0},
-        "engine": {"name": "synthetic", "ttft_ms": 0, "tokens_per_second": 1e6},
+        "engine": {"name": "synthetic"},
         "agent": {"slots": 64},
         **settings,
     }
@@ -82,7 +82,7 @@ async def test_two_gateways_serve_one_port_and_one_may_be_killed(
     async with httpx.AsyncClient(base_url=serve.url, timeout=PATIENCE) as client:
         metrics = (await client.get("/metrics")).text
     assert "anywire_gateway_processes_restarts_total 1.0" in metrics
-    counted = [line for line in metrics.splitlines() if line.startswith("anywire_tasks_total") and "ok" in line]
+    counted = [line for line in metrics.splitlines() if line.startswith("anywire_tasks_total") and "answered" in line]
     assert sum(float(line.rpartition(" ")[2]) for line in counted) == 40, metrics
 
     children = gateways_of(serve)

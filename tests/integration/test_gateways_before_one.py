@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -53,7 +54,7 @@ async def test_tasks_are_answered_and_keep_their_id_at_the_orchestrator(tmp_path
                 async with http.get(f"/v1/tasks/{answer.headers['x-anywire-task']}") as found:
                     assert (await found.json())["place"] == "ended"
                 await before.served.observer.ended.get()
-        assert before.served.orchestrator.stats()["tasks"]["ended"] == {"ok": 8}
+        assert before.served.orchestrator.stats()["tasks"]["ended"] == {"answered": 8}
 
 
 async def test_what_is_no_task_is_what_the_orchestrator_says(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ async def test_what_is_no_task_is_what_the_orchestrator_says(tmp_path: Path) -> 
             ("GET", "/v1/models/none"),
             ("GET", "/healthz"),
             ("GET", "/v1/nothing/here"),
-            ("GET", "//v1//models/"),
+            ("GET", "/v1//models/"),
             ("GET", "/v1/tasks?a=%20b&c"),
             ("PUT", "/v1/models"),
             ("HEAD", "/v1/models"),
@@ -78,7 +79,7 @@ async def test_what_is_no_task_is_what_the_orchestrator_says(tmp_path: Path) -> 
                     kept = {
                         name: value
                         for name, value in answer.headers.items()
-                        if name not in ("Date", "Connection", "x-request-id")
+                        if name.lower() not in ("date", "connection", "x-request-id")
                     }
                     seen.append((answer.status, kept, await answer.read()))
             assert seen[0] == seen[1], (method, path)
@@ -113,7 +114,7 @@ async def test_events_pass_as_they_come_until_their_reader_goes(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("limit", [{"requests_per_minute": 3}, {"concurrency": 3}])
-async def test_limits_of_a_key_hold_across_gateways(keys: Keys, tmp_path: Path, limit: dict[str, int]) -> None:
+async def test_limits_of_a_key_hold_across_gateways(keys: Keys, tmp_path: Path, limit: dict[str, Any]) -> None:
     keys.add("k", **limit)
     release = asyncio.Event()
 
@@ -177,7 +178,7 @@ async def test_a_key_that_is_revoked_ends_what_runs(keys: Keys, tmp_path: Path) 
             await answer.content.readline()
             revoke_keys(keys.path, [keys.ids["k"]])
             async with asyncio.timeout(PATIENCE):
-                assert b"unauthenticated" in await answer.read()
+                assert b"invalid_api_key" in await answer.read()
         await asyncio.wait_for(engine.cancelled.wait(), PATIENCE)
 
 
@@ -242,12 +243,13 @@ async def test_a_request_that_is_sent_again_to_another_gateway_runs_once(tmp_pat
 async def test_a_large_request_and_a_large_answer_pass(tmp_path: Path) -> None:
     large = "y" * 3_000_000
     engine = says(large)
-    asked = {"model": "m", "messages": [{"role": "user", "content": large}]}
+    asked = json.dumps({"model": "m", "messages": [{"role": "user", "content": large}]}).encode()
+    json_type = {"Content-Type": "application/json"}
     async with gateways_before(engine, tmp_path) as before, before.http() as http:
         for headers in ({}, {"Idempotency-Key": "k"}, {"Idempotency-Key": "l", "Expect": "100-continue"}):
-            async with http.post(ASKED, json=asked, headers=headers) as answer:
+            async with http.post(ASKED, data=io.BytesIO(asked), headers=headers | json_type) as answer:
                 assert (await answer.json())["choices"][0]["message"]["content"] == large
-        async with http.post(ASKED, data=b"[" * 40_000_000, headers={"Content-Type": "application/json"}) as answer:
+        async with http.post(ASKED, data=io.BytesIO(b"[" * 40_000_000), headers=json_type) as answer:
             assert answer.status == 413
 
 
@@ -267,18 +269,15 @@ async def test_chat_over_websocket(tmp_path: Path) -> None:
         assert text == "ab"
 
 
-LOCAL, PROXY, REBOUND = {}, {"X-Forwarded-For": "127.0.0.1"}, {"Host": "evil.example"}
-
-
 @pytest.mark.parametrize(
     ("headers", "drained", "listed"),
     [
-        (LOCAL, 200, 200),
-        (PROXY, 403, 200),
+        ({}, 200, 200),
+        ({"X-Forwarded-For": "127.0.0.1"}, 403, 200),
         ({"Forwarded": "for=127.0.0.1"}, 403, 200),
         ({"Via": "1.1 somebody"}, 403, 200),
         ({"X-Real-IP": "127.0.0.1"}, 403, 200),
-        (REBOUND, 403, 403),
+        ({"Host": "evil.example"}, 403, 403),
         ({"Origin": "http://localhost:1"}, 200, 200),
     ],
 )

@@ -103,11 +103,9 @@ class OrchestratorRole:
         self._stop_listening: Callable[[], None] = lambda: None
         self._stop_inviting: Callable[[], None] = lambda: None
         self.gateways = assembly.make_gateways(config, plugins)
-        self._processes: GatewayProcesses | None = None
         self._public = list(self.gateways)
-        """Those that clients meet, where each is what it would be in this process."""
-        if config.server.gateway_processes:
-            self._share_port(config, plugins)
+        """Those that clients meet."""
+        self._processes = self._share_port(config, plugins) if config.server.gateway_processes else None
         self.routes = Routes()
         services = assembly.make_services(config, plugins)
         self.services = ServiceHost(services, self.orchestrator, self._service_context, self.gateways)
@@ -143,7 +141,7 @@ class OrchestratorRole:
         """What the gateway of that name is given."""
         return self._context(name, is_service=False)
 
-    def _share_port(self, config: Config, plugins: Plugins) -> None:
+    def _share_port(self, config: Config, plugins: Plugins) -> GatewayProcesses:
         """Put processes in the place of the gateway that can share its port, which stays on a Unix socket here."""
         from anywire.roles.gateway_processes import GatewayProcesses, shared_gateway
 
@@ -151,7 +149,8 @@ class OrchestratorRole:
         at = next(number for number, each in enumerate(self.gateways) if each.name == choice.name)
         processes = GatewayProcesses(config, plugins, self.orchestrator, choice, self.gateways[at])
         self.gateways[at] = assembly.make(config, plugins, "gateways", choice.name, processes.own_options())
-        self._processes = self._public[at] = processes
+        self._public[at] = processes
+        return processes
 
     def _service_context(self, name: str) -> OrchestratorContext:
         return self._context(name, is_service=True)

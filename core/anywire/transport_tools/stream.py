@@ -61,7 +61,7 @@ class StreamChannel(EncodedChannel, asyncio.Protocol):
         try:
             for message in self._unpacker.feed(data):
                 self._receive(message)
-                if self._over:
+                if self.over:
                     return
                 if self._is_new and self.linked:
                     self._is_new, self._unpacker.limit = False, self._limit
