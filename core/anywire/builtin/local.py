@@ -43,7 +43,7 @@ OUTPUT_TIMEOUT = 1.0
 class LocalProcess:
     """One command through all its lives, a `anywire.launcher.RunningProcess`. `begin` starts it. ``logged`` is called
     with the name and each line that it logs. Without a ``first_line`` it imports the modules ``imports`` and waits
-    until `go_on` gives one."""
+    until `go_on` gives one. With ``logs_itself`` its lines are not read: they go where those of this process go."""
 
     def __init__(
         self,
@@ -53,11 +53,13 @@ class LocalProcess:
         changed: Callable[[], None] = lambda: None,
         logged: Callable[[str, str], None] = relay,
         imports: Sequence[str] = (),
+        logs_itself: bool = False,
     ) -> None:
         self.name = name
         self.host = socket.gethostname()
         self.restarts = 0
         self._command, self._changed, self._log_line = list(command), changed, logged
+        self._logs_itself = logs_itself
         self._first_line: str | None = None
         self._imports = list(imports)
         self._may_go_on = asyncio.Event()
@@ -149,14 +151,15 @@ class LocalProcess:
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=None if self._logs_itself else asyncio.subprocess.PIPE,
             # Ctrl-C in the terminal is for this process, which stops its children in order.
             start_new_session=True,
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stderr is not None
-        pumps = [asyncio.create_task(self._told(process.stdout)), asyncio.create_task(self._logged(process.stderr))]
+        pumps = [asyncio.create_task(self._told(process.stdout))]
+        if process.stderr is not None:
+            pumps.append(asyncio.create_task(self._logged(process.stderr)))
         asked = asyncio.create_task(self._ask(process.stdin))
         try:
             if self._stopping.is_set():
@@ -195,6 +198,8 @@ class LocalProcess:
 
     def _last_words(self) -> str:
         """Why it ended, as the end of a sentence: the error it told, else its last lines."""
+        if self._logs_itself:
+            return "; its lines before this one say why"
         lines = [readable(line) for line in list(self._lines)[-SHOWN_LINES:]]
         if lines and lines[-1].startswith("error: "):
             return f": {lines[-1]}"

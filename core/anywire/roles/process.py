@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, get_args
+from typing import Any
 
 from anywire.config import Config
 from anywire.errors import AnywireError
-from anywire.launcher import RoleName
 from anywire.plugins import Plugins
 from anywire.roles import assembly, logs, stop
 from anywire.roles.parent import inherited_config, stop_with_parent
@@ -42,14 +41,25 @@ def _orchestrator() -> Run:
     return run
 
 
-_ROLES: dict[str, Callable[[], Run]] = {"agent": _agent, "orchestrator": _orchestrator}
+def _gateway() -> Run:
+    from anywire.roles import gateway_role
+
+    async def run(config: Config, plugins: Plugins, stop: stop.Stop) -> None:
+        await gateway_role.work(
+            config, plugins, stop, lambda served: say_ready(", ".join(each.address for each in served))
+        )
+
+    return run
+
+
+_ROLES: dict[str, Callable[[], Run]] = {"agent": _agent, "orchestrator": _orchestrator, "gateway": _gateway}
 """Each imports what its role needs, and nothing of the others."""
 
 
 def main() -> int:
     role = sys.argv[1] if len(sys.argv) == 2 else ""
     if role not in _ROLES:
-        print(f"usage: python -m anywire.roles.process {'|'.join(get_args(RoleName))}", file=sys.stderr)
+        print(f"usage: python -m anywire.roles.process {'|'.join(_ROLES)}", file=sys.stderr)
         return 2
     hide_in_tracebacks()
     try:

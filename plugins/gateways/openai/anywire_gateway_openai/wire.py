@@ -44,10 +44,10 @@ def _head(request: web.BaseRequest, keep_alive: bool, headers: Iterable[tuple[st
 class WrittenResponse(web.StreamResponse):
     """Tells aiohttp that the answer is out already; it only asks whether the connection stays."""
 
-    def __init__(self, keep_alive: bool) -> None:
+    def __init__(self, keep_alive: bool, status: int = 200) -> None:
         # Not StreamResponse's own constructor: it prepares headers that nobody would send.
         self._keep_alive: bool | None = keep_alive
-        self._status = 200
+        self._status = status
 
     @property
     def keep_alive(self) -> bool | None:
