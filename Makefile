@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test dist site release-check test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-telemetry bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity bench-deliberations bench-ui bench-peers bench-budget verdicts soak clean
+.PHONY: demo check test dist site release-check test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-telemetry bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity bench-deliberations bench-ui bench-peers bench-growth bench-budget verdicts soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -161,6 +161,10 @@ bench-deliberations: $(READY)
 # How soon what a revoked key or agent has under way has ended.
 bench-revocation: $(READY)
 	$(BIN)/python benchmarks/revocation.py
+
+# Whether cost grows with agents and streams; memory of each; how soon commands start; idle agents. BEFORE=COMMIT measures that too.
+bench-growth: $(READY)
+	$(BIN)/python benchmarks/growth.py $(if $(filter command environment,$(origin BEFORE)),--before $(BEFORE))
 
 # Whether agents that come, go and change cost the same however many there are.
 bench-joins: $(READY)

@@ -134,7 +134,7 @@ class TaskHandlers:
             if isinstance(fields, EmbeddingRequest):
                 chunk = await embeddings_as_asked(chunk, fields)
             whole = answer(kind, stream.task_id, stream.model or model, chunk)
-            stages = ("x-anywire-stages", stages_text(stream.stages.spans_ms()))
+            stages = ("x-anywire-stages", stages_text(stream.stages))
             return await write_json(request, whole, [*answer_headers(stream, not_followed(fields, chunk)), stages])
         except BaseException as error:
             if reader is None:

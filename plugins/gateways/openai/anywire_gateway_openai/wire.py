@@ -44,10 +44,10 @@ def _head(request: web.BaseRequest, keep_alive: bool, headers: Iterable[tuple[st
 class WrittenResponse(web.StreamResponse):
     """Tells aiohttp that the answer is out already; it only asks whether the connection stays."""
 
-    def __init__(self, keep_alive: bool) -> None:
+    def __init__(self, keep_alive: bool, status: int = 200) -> None:
         # Not StreamResponse's own constructor: it prepares headers that nobody would send.
         self._keep_alive: bool | None = keep_alive
-        self._status = 200
+        self._status = status
 
     @property
     def keep_alive(self) -> bool | None:
@@ -61,7 +61,8 @@ class WrittenResponse(web.StreamResponse):
 
 
 async def write_json(request: web.BaseRequest, body: bytes, headers: Iterable[tuple[str, str]]) -> WrittenResponse:
-    """Answer 200 with ``body``. Header values must be free of line breaks."""
+    """Answer 200 with ``body``. Header values must be free of line breaks. Raises `ConnectionResetError` when the
+    client is gone."""
     return await write_answer(request, body, JSON, headers)
 
 
@@ -71,7 +72,10 @@ async def write_answer(
     """The same with a ``body`` of any media type."""
     keep_alive = request.keep_alive
     framing = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-    await request.writer.write(_head(request, keep_alive, headers, framing) + body)
+    transport = open_transport(request)
+    transport.write(_head(request, keep_alive, headers, framing) + body)
+    if transport.get_write_buffer_size() > HIGH_WATER:
+        await request.writer.drain()
     return WrittenResponse(keep_alive)
 
 
