@@ -7,7 +7,8 @@ A system is ``anywire up`` over a transport with two agents, which answer at onc
 on to servers that do (`peers.engine`). It is asked four times in each phase: alone, which gives latency, stages,
 processor time and how often each thread slept; under perf, which tells threads, kernel and libraries apart; under
 py-spy, which tells Python functions; under strace, which counts system calls and slows everything. What the profilers
-give are shares of the processor time that was measured without them. A tool that is not there is left out with a word.
+give are shares of the processor time that was measured without them; py-spy takes a thread that waits for a core for
+one that runs. A tool that is not there is left out with a word.
 
 With ``--revision`` the same system of that commit runs beside it, and both are asked in turn.
 
