@@ -39,7 +39,7 @@ class AnswerStream:
         """The deltas that ``data`` completes. Raises as `answers.step` does at an event that is none, after the deltas
         before it; a fault after the whole answer ends the stream instead."""
         usual = self._usual
-        if not usual.may_be:
+        if not usual.may_be():
             yield from self._read_all(data)
             return
         pieces = data.split(b"\n\n")  # each but the last ends an event
@@ -51,7 +51,7 @@ class AnswerStream:
             if text:
                 yield Delta(text)
                 continue
-            if not usual.may_be:
+            if not usual.may_be():
                 yield from self._read_all(b"\n\n".join(pieces[place:]))
                 return
             yield from self._read_all(lines + b"\n\n", usual if is_between else None)

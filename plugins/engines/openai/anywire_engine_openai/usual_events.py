@@ -22,14 +22,17 @@ _read_text = msgspec.json.Decoder(str).decode
 
 
 class UsualEvents:
-    """Of one stream. ``may_be``: its events may be like one another. For ``keep`` see `answers`."""
+    """Of one stream. For ``keep`` see `answers`."""
 
     def __init__(self, *, keep: bool = False) -> None:
-        self.may_be = True
         self._keep = keep
         self._tries = TRIES
         self._before = self._after = b""
         self._least = sys.maxsize
+
+    def may_be(self) -> bool:
+        """Whether events may be like one another, as far as they were read."""
+        return self._tries > 0
 
     def text_of(self, lines: bytes) -> str:
         """The text of an event, given as it is sent but without the empty line at its end, if it is like the remembered
@@ -48,7 +51,6 @@ class UsualEvents:
     def missed(self) -> None:
         """Note that something was read which is no event like another one."""
         self._tries -= 1
-        self.may_be = self._tries > 0
 
     def remember(self, data: bytes, text: str) -> None:
         """Take ``data`` as an example: an event's data that was read as ``text`` and nothing else."""
