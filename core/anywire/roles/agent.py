@@ -49,8 +49,8 @@ class Agent:
     `start` raises what the engine or the only transport raises; with several transports those that open are
     used and the others tried again. ``log_level`` is that of its lines about hubs that come and go and about an engine
     that has not failed: DEBUG where somebody else in this process says the same, or where hubs are clients. ``access``
-    says who they are then (`anywire.roles.link_callers`). ``end_check`` says which orchestrators are let in; without it
-    every one that the transports let in.
+    says who they are then (`anywire.roles.link_callers`), or ``callers``, which do without it. ``end_check`` says which
+    orchestrators are let in; without it every one that the transports let in.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Agent:
         log_level: int = logging.INFO,
         access: Access | None = None,
         end_check: EndCheck | None = None,
+        callers: LinkCallers | None = None,
     ) -> None:
         if slots < 1:
             raise errors.ConfigError(f"an agent needs at least 1 slot, not {slots}")
@@ -98,7 +99,7 @@ class Agent:
         drain = partial(self.begin_drain, "a hub asked for it")
         self._commands = AgentCommands(info.agent_id, engine, plane, self._clock, self.boundary, drain)
         self._access = access or OpenAccess()
-        self._callers = LinkCallers(plane, self.transports, self._access)
+        self._callers = callers or LinkCallers(plane, self.transports, self._access)
         self._stop_listening: Callable[[], None] = lambda: None
         self._sending: set[asyncio.Task[None]] = set()
         self._refused_for_slots = self._checking = False

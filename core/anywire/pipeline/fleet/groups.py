@@ -26,6 +26,9 @@ KINDS: tuple[str, ...] = get_args(Kind)
 Names = tuple[str, tuple[str, ...]]
 """What makes a group: the text of the offers, and the capabilities."""
 
+Place = tuple[float, int, int, AgentView]
+"""A `rank` and whose it is. No two have the same ordinal, so the order of places is that of ranks, without a call."""
+
 
 class Member(msgspec.Struct, eq=False):
     """An agent in the registry: its view, its links, and the one in use."""
@@ -43,7 +46,7 @@ class Member(msgspec.Struct, eq=False):
     """Slots that it has been given so far, where it begins slowly."""
     models: tuple[str, ...] = ()
     """``ready``, ``slots`` and ``models`` as they are in the totals."""
-    rank: tuple[float, int, int] = (0.0, 0, 0)
+    place: Place | tuple[()] = ()
     """Its place in the order of loads, as it stands there."""
 
 
@@ -52,12 +55,12 @@ def rank(agent: AgentView) -> tuple[float, int, int]:
     return agent.in_flight / (agent.status.slots or 1), agent.last_sent, agent.ordinal
 
 
+def _place(agent: AgentView) -> Place:
+    return agent.in_flight / (agent.status.slots or 1), agent.last_sent, agent.ordinal, agent
+
+
 def by_ordinal(agent: AgentView) -> int:
     return agent.ordinal
-
-
-def _by_rank(member: Member) -> tuple[float, int, int]:
-    return member.rank
 
 
 class Orders:
@@ -70,28 +73,27 @@ class Orders:
     def __init__(self) -> None:
         self.kept = False
         self.members: dict[str, Member] = {}
-        self._loads: list[Member] | None = None
+        self._loads: list[Place] | None = None
 
-    def by_load(self) -> list[Member]:
+    def by_load(self) -> list[Place]:
         if self._loads is None:
             self._loads = self.sorted(member for member in self.members.values() if member.free)
         return self._loads
 
-    def sorted(self, members: Iterable[Member]) -> list[Member]:
+    def sorted(self, members: Iterable[Member]) -> list[Place]:
         """In the order of their loads, which is kept from now on."""
         self.kept = True
-        members = list(members)
+        places = []
         for member in members:
-            member.rank = rank(member.view)
-        return sorted(members, key=_by_rank)
+            member.place = place = _place(member.view)
+            places.append(place)
+        places.sort()
+        return places
 
-    def add_free(self, member: Member) -> None:
+    def moved(self, old: Place | tuple[()], new: Place | None) -> None:
+        """A free agent has another place now, or none, or it is free now and had none."""
         if self._loads is not None:
-            insort(self._loads, member, key=_by_rank)
-
-    def remove_free(self, member: Member) -> None:
-        if self._loads is not None:
-            del self._loads[bisect_left(self._loads, member.rank, key=_by_rank)]
+            _move(self._loads, old, new)
 
 
 class Group:
@@ -109,7 +111,7 @@ class Group:
         self.members: dict[str, Member] = {}
         self.free: list[AgentView] = []
         self.slots = 0
-        self._loads: list[Member] | None = None
+        self._loads: list[Place] | None = None
         self._views: list[GroupsView] = []
 
     def keep(self, view: GroupsView) -> None:
@@ -134,38 +136,39 @@ class Group:
         for view in self._views:
             view.add_free(member.view)
         if self._orders.kept:
-            self._add_load(member)
+            self._move(member, _place(member.view))
 
     def remove_free(self, member: Member) -> None:
         del self.free[bisect_left(self.free, member.view.ordinal, key=by_ordinal)]
         for view in self._views:
             view.remove_free(member.view)
         if self._orders.kept:
-            self._remove_load(member)
+            self._move(member, None)
 
     def load_changed(self, member: Member) -> None:
         """A free agent's load is another one."""
         if self._orders.kept:
-            self._remove_load(member)
-            self._add_load(member)
+            self._move(member, _place(member.view))
 
     def by_load(self) -> Iterator[AgentView]:
         if len(self.free) <= FEW:
             return iter(sorted(self.free, key=rank)) if len(self.free) > 1 else iter(self.free)
         if self._loads is None:
             self._loads = self._orders.sorted(self.members[agent.agent_id] for agent in self.free)
-        return (member.view for member in self._loads)
+        return (place[3] for place in self._loads)
 
-    def _add_load(self, member: Member) -> None:
-        member.rank = rank(member.view)
+    def _move(self, member: Member, new: Place | None) -> None:
+        old, member.place = member.place, new or ()
         if self._loads is not None:
-            insort(self._loads, member, key=_by_rank)
-        self._orders.add_free(member)
+            _move(self._loads, old, new)
+        self._orders.moved(old, new)
 
-    def _remove_load(self, member: Member) -> None:
-        if self._loads is not None:
-            del self._loads[bisect_left(self._loads, member.rank, key=_by_rank)]
-        self._orders.remove_free(member)
+
+def _move(loads: list[Place], old: Place | tuple[()], new: Place | None) -> None:
+    if old:
+        del loads[bisect_left(loads, old)]
+    if new:
+        insort(loads, new)
 
 
 class GroupsView:
@@ -245,7 +248,8 @@ class GroupsView:
             return merge(*(group.by_load() for group in groups), key=rank)
         if members > PASSED_OVER * len(free):
             return iter(sorted(free, key=rank))
-        return (member.view for member in self._orders.by_load() if member.group in self._among)
+        all_members, among = self._orders.members, self._among
+        return (place[3] for place in self._orders.by_load() if all_members[place[3].agent_id].group in among)
 
     def sample(self, k: int, rng: random.Random) -> Sequence[AgentView]:
         free = self._agents()
