@@ -7,7 +7,8 @@ one round trip at a time (p50, p99) and the rate with 64 on their way.
     python benchmarks/dds_round_trip.py [--arm wire|transport] [--seconds 3] [--uvloop]
 
 With ``--datagram 1232 65500`` the arm ``transport`` alone, with datagrams of these sizes in turn, and with ``--body``
-another body than 300 bytes: what it costs to stay below the MTU of a path.
+another body than 300 bytes: what it costs to stay below the MTU of a path. With ``--busy-poll 0 300`` the arm
+``transport`` alone, with event loops that look for so many microseconds before they sleep: what that saves.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ ARMS: tuple[Arm, ...] = ("wire", "transport")
 
 
 @asynccontextmanager
-async def pair(arm: Arm) -> AsyncIterator[RoundTrips]:
+async def pair(arm: Arm, busy_poll: int = 0) -> AsyncIterator[RoundTrips]:
     """This process and an echo in another one."""
     with dds_domain() as domain:
-        async with wire_trips(domain) if arm == "wire" else round_trips("dds", {"domain": domain}) as trips:
+        options = {"domain": domain, "busy_poll": busy_poll}
+        async with wire_trips(domain) if arm == "wire" else round_trips("dds", options) as trips:
             yield trips
 
 
@@ -135,6 +137,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="per measurement")
     parser.add_argument("--uvloop", action="store_true")
     parser.add_argument("--datagram", type=int, nargs="+", metavar="BYTES", default=[])
+    parser.add_argument("--busy-poll", type=int, nargs="+", metavar="MICROSECONDS", default=[])
     parser.add_argument("--body", type=int, metavar="BYTES", default=len(BODY), help="with --datagram")
     parser.add_argument("--echo", type=int, metavar="DOMAIN", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -148,6 +151,7 @@ def main() -> None:
         return
     arms: tuple[Arm, ...] = (args.arm,) if args.arm else ARMS
     pairs = {f"{size} B": functools.partial(sized, size) for size in args.datagram}
+    pairs |= {f"poll {each}": functools.partial(pair, "transport", each) for each in args.busy_poll}
     for name, opened in (pairs or {arm: functools.partial(pair, arm) for arm in arms}).items():
         f = run(measure(opened(), args.seconds, "x" * args.body))
         print(f"{name:10} p50 {f['p50']:.0f} us  p99 {f['p99']:.0f} us  {f['rate']:,.0f}/s with {IN_FLIGHT} in flight")

@@ -1,4 +1,4 @@
-"""The contract of a transport holds over DDS with every optional QoS switched on at once."""
+"""The contract of a transport holds over DDS with every optional QoS and busy polling switched on at once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +24,7 @@ class TestDdsWithEveryOption(TransportConformance):
     def options(self, options_of: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
         # The periods are longer than any of these tests: nothing here stalls or expires.
         switched_on = {"deadline": 120.0, "lifespan": 120.0, "priorities": [1, 10], "latency_budget": 0.001}
+        switched_on["busy_poll"] = 200
         return options_of("dds") | switched_on
 
 

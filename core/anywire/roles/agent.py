@@ -211,14 +211,16 @@ class Agent:
         if self._cancelled.has(task.hub_id, key):
             self.refuse(task, reply, errors.TaskCancelled("cancelled before it arrived"))
             return
-        refusal = self._why_not(task)
+        engine = self._status.read()
+        refusal = self._why_not(task, engine)
         if refusal:
             self.refuse(task, reply, errors.Refused(f"agent {self.info.agent_id}: {refusal}"))
             return
+        must_wait = len(self._runs) >= self._slots(engine)
         self._runs[key] = run = Run(task, caller, reply, link, self.engine, self._run_for, self._clock, self.boundary)
         self._fresh.add(run)
         self._idle.clear()
-        if len(self._runs) > self._slots(self._status.read()):
+        if must_wait:
             self._queue.add(run)
         run.runner = asyncio.get_running_loop().create_task(self._answer(key, run))
 
@@ -296,10 +298,9 @@ class Agent:
     def _slots(self, engine: EngineStatus) -> int:
         return self.slots if engine.slots is None else engine.slots
 
-    def _why_not(self, task: TaskRequest) -> str:
+    def _why_not(self, task: TaskRequest, engine: EngineStatus) -> str:
         if self.draining:
             return "draining"
-        engine = self._status.read()
         if engine.state != "ready":
             return f"its engine is {engine.state}"
         if not engine.any_model:
@@ -317,7 +318,8 @@ class Agent:
         return ""
 
     async def _answer(self, key: RunKey, run: Run) -> None:
-        await self._queue.turn(run)
+        if run.turn is not None:
+            await self._queue.turn(run)
         final = await run.answer()
         # The engine has ended, and the slot is free before the hub can know: its next task may be on the way as soon as
         # the chunk is sent.

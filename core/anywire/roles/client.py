@@ -46,6 +46,7 @@ class FirstComeFirstSent(Fifo):
     """Sends priorities on: the scheduler of the orchestrator says whether it uses them."""
 
     uses_priority: ClassVar[bool] = True
+    lets_pass: ClassVar[bool] = True
 
 
 class Client(PlaneCommands, Deliberates):

@@ -32,6 +32,7 @@ from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.endpoint_table import BASES, Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
+from anywire_gateway_openai.http1.server import HttpServer
 from anywire_gateway_openai.idempotency import KeptAnswers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.ollama.catalogue import OllamaCatalogue
@@ -39,7 +40,6 @@ from anywire_gateway_openai.ollama.handlers import OllamaHandlers
 from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.passed_on import PassedOn
-from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.proxies import checked_proxy
 from anywire_gateway_openai.registration import RegistrationHandler
 from anywire_gateway_openai.responses.background import BackgroundResponses
@@ -170,7 +170,7 @@ class OpenAIGateway(Gateway):
 
     def __init__(self, config: OpenAIGatewayConfig) -> None:
         super().__init__(config)
-        self._server: OpenAIServer | None = None
+        self._server: HttpServer | None = None
         self._routes: Routes | None = None
         self._sockets: ChatSockets | None = None
         self._metrics: Metrics | None = None
@@ -294,7 +294,7 @@ class OpenAIGateway(Gateway):
             self._passed_on,
         )
         description.begin(lambda: self.endpoints, BASES)
-        self._server = OpenAIServer(self._routes, limit, config.idle_timeout)
+        self._server = HttpServer(self._routes, limit, config.idle_timeout)
         self._listener = listener = Listener(
             "the OpenAI gateway",
             self._server,

@@ -62,6 +62,8 @@ class _Link(Link[HubInfo]):
         if not self._open:
             return
         sample = wire.pack_from_agent(self.session.peer, message, self._limit)
+        if (poll := self._port.endpoints.poll) is not None:
+            poll.sent()
         if isinstance(message, CommandResult):
             self.responses.send(sample, message.id, 0)
             return
@@ -311,6 +313,8 @@ class DdsAgentPort(AgentPort):
         if self.key is not None:
             read = functools.partial(self._read_authentic, channel, read)
         samples = take()
+        if samples and self.endpoints.poll is not None:
+            self.endpoints.poll.received()
         for data, sample in samples:
             if not sample.valid_data:
                 continue

@@ -20,6 +20,9 @@ DOMAIN_MAX = 230
 
 PRIORITIES_MAX = 8
 
+BUSY_POLL_MAX = 1000
+"""Microseconds; a loop that waits for longer may as well sleep."""
+
 LARGEST_DATAGRAM = 65_500
 """Bytes of the largest UDP datagram, which the loopback interface carries whole."""
 
@@ -132,6 +135,13 @@ class DdsConfig(pydantic.BaseModel):
         ge=0,
         le=1,
         description="Seconds that chunks may be kept to travel together. Set it alike at hubs and agents.",
+    )
+    busy_poll: int = pydantic.Field(
+        default=0,
+        ge=0,
+        le=BUSY_POLL_MAX,
+        description="Microseconds after each message in which the event loop looks for the next one before it sleeps:"
+        " less latency for a core. 0: it sleeps at once.",
     )
     shared_memory: Literal["off", "auto", "on"] = pydantic.Field(
         default="off",

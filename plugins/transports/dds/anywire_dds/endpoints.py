@@ -23,6 +23,7 @@ from anywire.protocol import PROTOCOL
 from anywire.transport import Plane
 from anywire_dds import older_binding, qos, shared_memory, types, user_data
 from anywire_dds.addresses import AddressWatch
+from anywire_dds.busy_poll import BusyPoll
 from anywire_dds.cdr import Codec, codec
 from anywire_dds.config import DdsConfig, datagram_bytes, stays_here
 from anywire_dds.contract import TopicName
@@ -159,6 +160,8 @@ class Endpoints:
         self._mismatches: Counter[tuple[str, str]] = Counter()
         self._qos = qos.profiles(config.qos)
         self.pauses = Pauses(self.lease_ns / 1e9)
+        self.poll = BusyPoll(config.busy_poll / 1e6) if config.busy_poll else None
+        """Told of each message, where the event loop is to look for the next one."""
         self._domain = acquire(config)
         try:
             self._participant = self._domain.participant(self.lease_ns, config.participant, protocol)
@@ -387,6 +390,8 @@ class Endpoints:
             self._hearing.close()
         if self._address is not None:
             self._address.close()
+        if self.poll is not None:
+            self.poll.stop()
         self.pauses.stop()
         self._wakeup.stop()
 
@@ -436,6 +441,7 @@ def _in_force(config: DdsConfig, facts: Mapping[str, str]) -> dict[str, str]:
         "interfaces": facts.get("interfaces", "unknown: CYCLONEDDS_URI redirects the log"),
         "multicast": facts.get("General/AllowMulticast", config.multicast),
         "shared memory": shared_memory.in_force(config),
+        **({"busy_poll": f"{config.busy_poll} us"} if config.busy_poll else {}),
         **({"DDS Security": "on"} if config.security is not None else {}),
         "datagram_bytes": facts.get("General/MaxMessageSize", str(datagram_bytes(config))).removesuffix(" B"),
         "fragment size": facts.get("General/FragmentSize", "unknown"),

@@ -198,6 +198,8 @@ class DdsHub(Hub):
             link.controls.send(sample, message.task_id, message.attempt)
         if self._streams is not None:
             self._streams.sent(link.name, link.incarnation, message)
+        if self.endpoints.poll is not None:
+            self.endpoints.poll.sent()
 
     def _send_request(self, link: _Link, sample: bytes, task_id: str, attempt: int, writer: Writer | None) -> None:
         link.requests.send(sample, task_id, attempt, writer)
@@ -341,6 +343,8 @@ class DdsHub(Hub):
 
     def _receive(self, channel: TopicName, samples: Samples) -> bool:
         """True when there may be more."""
+        if samples and self.endpoints.poll is not None:
+            self.endpoints.poll.received()
         read = self._read_response if self.key is None else self._read_authentic
         for data, sample in samples:
             if not sample.valid_data:

@@ -55,9 +55,9 @@ def of_priority(writers: Sequence[Writer], priority: int) -> Writer:
 class Writer:
     """A DDS writer of packed samples.
 
-    The first sample of a turn of the event loop goes out at once, the others of that turn together at its end. With a
-    latency ``budget`` (seconds) samples are kept for as long, and go out together. ``priority`` is its transport
-    priority.
+    The first sample of a turn of the event loop goes out at once, the others of that turn together at its end; after a
+    turn with several the first one waits for the others too. With a latency ``budget`` (seconds) samples are kept for
+    as long, and go out together. ``priority`` is its transport priority.
     """
 
     def __init__(self, entities: list[Entity], handle: int, *, priority: int = 0, budget: float = 0.0) -> None:
@@ -65,20 +65,23 @@ class Writer:
         self._budget = budget
         self._entities = entities
         self._loop = asyncio.get_running_loop()
-        self._written = self._kept = False
+        self._written = self._kept = self._several = self._joins = False
 
     def write(self, sample: bytes) -> bool:
         """True when Cyclone took it, False when it must wait for acknowledgements first. Raises `AnywireError`."""
         if not _taken(ddspy_write(self.handle, sample), "writing to DDS"):
             return False
         if self._written:
-            self._kept = True
+            self._kept = self._several = True
         elif self._budget:
             self._written = self._kept = True
             self._loop.call_later(self._budget, self._turn_is_over)
         else:
             self._written = True
-            ddsc.dds_write_flush(self.handle)
+            if self._joins:
+                self._kept = True
+            else:
+                ddsc.dds_write_flush(self.handle)
             self._loop.call_soon(self._turn_is_over)
         return True
 
@@ -96,6 +99,7 @@ class Writer:
 
     def _turn_is_over(self) -> None:
         self._written = False
+        self._joins, self._several = self._several, False
         if self._kept:
             self._kept = False
             ddsc.dds_write_flush(self.handle)
