@@ -54,7 +54,7 @@ class TcpPort(ChannelPort):
     def _hello(self, channel: Channel, hub: HubInfo) -> None:
         # One that has said hello will be the link: it counts as such.
         others = [each for each, info in self._hubs.items() if info.hub_id == hub.hub_id]
-        if any([_is_spare(each, channel, hub.incarnation) for each in (None, *others)]):
+        if any(_is_spare(each, channel, hub.incarnation) for each in (None, *others)):
             channel.close(BY_ANOTHER_ADDRESS)
         else:
             super()._hello(channel, hub)
