@@ -11,6 +11,7 @@ import logging
 import time
 from typing import Any
 
+from anywire.printable import escaped
 from anywire.task_stream import TaskStream
 
 log = logging.getLogger(__name__)
@@ -118,4 +119,4 @@ def _words(told: Told) -> str:
             if " " in word or '"' in word or "=" in word:
                 word = json.dumps(word, ensure_ascii=False)
             text += f" {name}={word}"
-    return text
+    return escaped(text)

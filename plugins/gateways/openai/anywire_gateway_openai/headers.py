@@ -33,7 +33,7 @@ import msgspec
 
 from anywire.background import BackgroundTask
 from anywire.context import TaskRecord
-from anywire.stages import STAGES, Stages
+from anywire.stages import SPANS, Stages
 from anywire.task_stream import TaskStream
 
 DECISION = "x-anywire-decision"
@@ -41,7 +41,7 @@ MAX_DECISION_CHARS = 4096
 """Clients and proxies bound all headers of an answer to some 8 KiB."""
 
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e ]")
-_EVERY_STAGE = ", ".join(f"{earlier}-{later};dur=%.3f" for earlier, later in pairwise(STAGES))
+_EVERY_STAGE = ", ".join(f"{name};dur=%.3f" for name in SPANS)
 
 
 def answer_headers(task: TaskStream | BackgroundTask, not_followed: tuple[str, ...] = ()) -> list[tuple[str, str]]:
@@ -82,7 +82,7 @@ def header_text(text: str) -> str:
 
 def stages_text(stages: Stages) -> str:
     """Stage times in the syntax of ``Server-Timing``: ``received-admitted;dur=0.012, …``, in milliseconds."""
-    *times, comparable = msgspec.structs.astuple(stages)
-    if comparable and 0 not in times:
-        return _EVERY_STAGE % tuple([(later - earlier) / 1e6 for earlier, later in pairwise(times)])
+    whole = stages.whole()
+    if whole is not None:
+        return _EVERY_STAGE % tuple([(later - earlier) / 1e6 for earlier, later in pairwise(whole)])
     return ", ".join([f"{name};dur={span:.3f}" for name, span in stages.spans_ms().items()])

@@ -10,7 +10,6 @@ from time import perf_counter
 from aiohttp import web
 
 from anywire.listening.connection_limit import ConnectionLimit
-from anywire.printable import printable
 from anywire.request_log import RequestLog
 from anywire.tracing import CURRENT, Tracing, read_trace
 from anywire_gateway_openai.caller import Callers
@@ -131,7 +130,7 @@ class Routes:
             status,
             began,
             task=task,
-            model=printable(request.get(MODEL, "")),
+            model=request.get(MODEL, ""),
             first=request.get(FIRST, 0.0),
             error=code or request.get(ERROR, ""),
             client=self._callers.client(request).address if status in REFUSED else "",
