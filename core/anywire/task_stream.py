@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
@@ -55,6 +54,30 @@ class TaskStream:
     read is credited to the agent, so a reader that pauses pauses its engine. A reader that goes away must `cancel`.
     """
 
+    __slots__ = (
+        "_buffer",
+        "_cancel",
+        "_ended",
+        "_error",
+        "_is_news",
+        "_on_progress",
+        "_pass_on",
+        "_read",
+        "_waiter",
+        "agent_id",
+        "attempts",
+        "followers",
+        "ignored",
+        "model",
+        "notes",
+        "progress",
+        "spent",
+        "stages",
+        "task_id",
+        "transport",
+        "weights",
+    )
+
     def __init__(self, task_id: str, received_ns: int, cancel: Callable[[str, str], object]) -> None:
         self.task_id = task_id
         self.agent_id = ""
@@ -81,7 +104,7 @@ class TaskStream:
         """Who gets the chunks too; see `anywire.pipeline.tasks.following`."""
         self._on_progress: Callable[[Progress], None] | None = None
         self._cancel = cancel
-        self._buffer: deque[Chunk] = deque()
+        self._buffer: list[Chunk] = []
         self._ended = False
         self._error: AnywireError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -96,7 +119,7 @@ class TaskStream:
     async def __anext__(self) -> Chunk:
         if not self._buffer and not await self._wait():
             raise StopAsyncIteration
-        chunk = self._buffer.popleft()
+        chunk = self._buffer.pop(0)
         if self._read is not None:
             self._read(self, 1)
         return chunk
@@ -105,8 +128,7 @@ class TaskStream:
         """Every chunk that waits now, at least one; an empty list after the final one."""
         if not self._buffer and not await self._wait():
             return []
-        chunks = list(self._buffer)
-        self._buffer.clear()
+        chunks, self._buffer = self._buffer, []
         if self._read is not None:
             self._read(self, len(chunks))
         return chunks

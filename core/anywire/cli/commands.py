@@ -51,13 +51,15 @@ GROUP = "anywire.commands"
 """The entry points of plugins' commands, a typer app each."""
 _OF_ALL = ("completion", "man")
 """Commands that tell of all the others."""
-_OVERVIEW = ("--help", "-h", "--version")
+_OVERVIEW = ("--help", "-h")
 
 
 def app_for(arguments: Sequence[str]) -> typer.Typer:
     """An app that answers these arguments as `whole_app` does, and imports no more than that takes. Raises
     `PluginError` where they name a plugin's command that does not load."""
     word = arguments[0] if arguments else "--help"
+    if word == "--version":
+        return _root()
     if word in _OVERVIEW:
         return _overview()
     if word in COMMANDS and word not in _OF_ALL:

@@ -49,6 +49,18 @@ class Member(msgspec.Struct, eq=False):
     place: Place | tuple[()] = ()
     """Its place in the order of loads, as it stands there."""
 
+    def load_changed(self) -> None:
+        """It is free, and its load is another one, while orders of loads are kept."""
+        view, old, group = self.view, self.place, self.group
+        assert group is not None
+        self.place = new = (view.in_flight / (view.status.slots or 1), view.last_sent, view.ordinal, view)
+        loads = group.loads
+        if loads is not None:
+            # The one that got a task was most often the first.
+            del loads[0 if loads[0] is old else bisect_left(loads, old)]
+            insort(loads, new)
+        group.orders.moved(old, new)
+
 
 def rank(agent: AgentView) -> tuple[float, int, int]:
     """By `AgentView.load`, of equals the one that got a task longest ago."""
@@ -100,10 +112,10 @@ class Group:
     """Agents with the same offers and capabilities. ``free`` are those that can take a task now, by ordinal; ``slots``
     counts those of all that are ready."""
 
-    __slots__ = ("_loads", "_orders", "_views", "free", "members", "names", "offers", "slots")
+    __slots__ = ("_views", "free", "loads", "members", "names", "offers", "orders", "slots")
 
     def __init__(self, names: Names, offered: tuple[Offer, ...], orders: Orders) -> None:
-        self.names, self._orders = names, orders
+        self.names, self.orders = names, orders
         kinds = tuple(dict.fromkeys(each for each in names[1] if each in KINDS))
         self.offers: dict[tuple[str, str], Offer] = {
             (offer.model, kind): offer for offer in offered for kind in offer.kinds or kinds
@@ -111,7 +123,7 @@ class Group:
         self.members: dict[str, Member] = {}
         self.free: list[AgentView] = []
         self.slots = 0
-        self._loads: list[Place] | None = None
+        self.loads: list[Place] | None = None
         self._views: list[GroupsView] = []
 
     def keep(self, view: GroupsView) -> None:
@@ -135,33 +147,28 @@ class Group:
         insort(self.free, member.view, key=by_ordinal)
         for view in self._views:
             view.add_free(member.view)
-        if self._orders.kept:
+        if self.orders.kept:
             self._move(member, _place(member.view))
 
     def remove_free(self, member: Member) -> None:
         del self.free[bisect_left(self.free, member.view.ordinal, key=by_ordinal)]
         for view in self._views:
             view.remove_free(member.view)
-        if self._orders.kept:
+        if self.orders.kept:
             self._move(member, None)
-
-    def load_changed(self, member: Member) -> None:
-        """A free agent's load is another one."""
-        if self._orders.kept:
-            self._move(member, _place(member.view))
 
     def by_load(self) -> Iterator[AgentView]:
         if len(self.free) <= FEW:
             return iter(sorted(self.free, key=rank)) if len(self.free) > 1 else iter(self.free)
-        if self._loads is None:
-            self._loads = self._orders.sorted(self.members[agent.agent_id] for agent in self.free)
-        return (place[3] for place in self._loads)
+        if self.loads is None:
+            self.loads = self.orders.sorted(self.members[agent.agent_id] for agent in self.free)
+        return (place[3] for place in self.loads)
 
     def _move(self, member: Member, new: Place | None) -> None:
         old, member.place = member.place, new or ()
-        if self._loads is not None:
-            _move(self._loads, old, new)
-        self._orders.moved(old, new)
+        if self.loads is not None:
+            _move(self.loads, old, new)
+        self.orders.moved(old, new)
 
 
 def _move(loads: list[Place], old: Place | tuple[()], new: Place | None) -> None:

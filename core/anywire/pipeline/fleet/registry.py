@@ -220,10 +220,13 @@ class Registry:
         agent.in_flight += 1
         self._sent += 1
         agent.last_sent = self._sent
-        if agent.in_flight >= agent.status.slots or self.serving.orders.kept or self._slow_start.any:
-            self._update(agent)
         agent_id = agent.info.agent_id
-        number = self._members[agent_id].link
+        member = self._members[agent_id]
+        if agent.in_flight >= agent.status.slots or self._slow_start.any:
+            self._update(agent)
+        elif self.serving.orders.kept and member.free:
+            member.load_changed()
+        number = member.link
         if not self._leased[number]:
             return number, None
         link = self._links[agent_id].get(number)
@@ -231,8 +234,12 @@ class Registry:
 
     def release(self, agent: AgentView) -> None:
         agent.in_flight -= 1
-        if agent.in_flight == agent.status.slots - 1 or self.serving.orders.kept or self._slow_start.any:
+        if agent.in_flight == agent.status.slots - 1 or self._slow_start.any:
             self._update(agent)
+        elif self.serving.orders.kept:
+            member = self._members.get(agent.info.agent_id)
+            if member is not None and member.view is agent and member.free:
+                member.load_changed()
 
     def set_cause(self, agent: AgentView, cause: str) -> None:
         """No candidate while ``cause`` holds: until `clear_cause`, and those of `UNTIL_REPORTED` until the agent

@@ -240,8 +240,8 @@ class Serving:
         status = view.status
         free = status.state == "ready" and not view.unavailable and view.in_flight < _slots(member)
         if free == member.free:
-            if free:
-                group.load_changed(member)
+            if free and self.orders.kept:
+                member.load_changed()
             return False
         member.free = free
         if free:
