@@ -56,8 +56,8 @@ class Writer:
     """A DDS writer of packed samples.
 
     The samples of one turn of the event loop go out together at its end, in as few datagrams as they fit into. With a
-    latency ``budget`` (seconds) samples are kept for as long, and go out together. Where they ``expire``, the first one of
-    a turn goes out at once, whatever keeps the loop after it. ``priority`` is its transport priority.
+    latency ``budget`` (seconds) samples are kept for as long, and go out together. Where they ``expire``, the first
+    of a turn goes out at once, whatever keeps the loop after it. ``priority`` is its transport priority.
     """
 
     def __init__(
