@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test dist site release-check test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-telemetry bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity bench-deliberations bench-ui verdicts soak clean
+.PHONY: demo check test dist site release-check test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-telemetry bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity bench-deliberations bench-ui bench-peers bench-growth bench-budget verdicts soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -122,6 +122,17 @@ BEFORE ?= HEAD~1
 bench-cost: $(READY)
 	$(BIN)/python benchmarks/cost.py $(BEFORE)
 
+# Other routers and Anywire on the same work, those from the registry installed first: some 15 minutes, and 1.9 GB once. With
+# REVISION=COMMIT that commit of Anywire too.
+REVISION ?=
+bench-peers: $(READY)
+	$(BIN)/python -m benchmarks.peers --install --out $(RECORDS)/peers $(if $(REVISION),--revision $(REVISION))
+
+# Where every microsecond of a request and of a token goes: by stage, thread, function and system call. Linux, as root; ten minutes.
+bench-budget: $(READY)
+	@$(INSTALL) --constraint constraints.txt py-spy
+	$(BIN)/python benchmarks/budget.py --out $(RECORDS)/budget
+
 # What one decision costs with up to 1,000 agents and 10,000 tasks that wait, and the memory of a task that waits.
 bench-decisions: $(READY)
 	$(BIN)/python benchmarks/decisions.py
@@ -150,6 +161,10 @@ bench-deliberations: $(READY)
 # How soon what a revoked key or agent has under way has ended.
 bench-revocation: $(READY)
 	$(BIN)/python benchmarks/revocation.py
+
+# Whether cost grows with agents and streams; memory of each; how soon commands start; idle agents. BEFORE=COMMIT measures that too.
+bench-growth: $(READY)
+	$(BIN)/python benchmarks/growth.py $(if $(filter command environment,$(origin BEFORE)),--before $(BEFORE))
 
 # Whether agents that come, go and change cost the same however many there are.
 bench-joins: $(READY)

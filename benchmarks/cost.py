@@ -10,8 +10,11 @@ bootstrap over the blocks, seeded). Processor time is the figure to trust where 
 it.
 
 An operation is: a unary task and a chunk of a stream through the pipeline alone (puppet: no wire and no agent), through
-pipeline, transport ``memory`` and agent in one process, and with ``--transport`` a request through ``anywire up``, HTTP
-in, the transport, HTTP out, with 1 and 64 clients.
+pipeline, transport ``memory`` and agent in one process, a unary task that is measured for ``/metrics`` as well, the
+line that the log has of a request, a request and a chunk through the gateway `openai` alone (its clients are in the
+same process), and with ``--transport`` a request through ``anywire up``, HTTP in, the transport, HTTP out, with 1 and 64
+clients. Where ``--only`` names them: a whole answer and a token of a stream, of a server through the engine ``openai``
+alone.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +35,11 @@ from scipy import stats
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-INSIDE = ("puppet task", "puppet chunk", "memory task", "memory chunk")
+INSIDE = (
+    "puppet task", "puppet chunk", "memory task", "memory chunk", "measured task", "request line", "gateway task",
+    "gateway chunk",
+)  # fmt: skip
+ASKED = ("engine task", "engine token", "engine paced token")
 CLIENTS = (1, 64)
 ROUNDS, HTTP_ROUNDS = 20, 4
 """Turns of four rounds in a block."""
@@ -72,6 +79,13 @@ def write_metadata(project_file: Path, folder: Path) -> None:
 
 
 @contextmanager
+def environment_of(tree: Path) -> Iterator[dict[str, str]]:
+    """The environment of a process that imports that tree, its metadata included."""
+    with tempfile.TemporaryDirectory(prefix="anywire-") as metadata:
+        yield os.environ | {"PYTHONPATH": python_path(tree, Path(metadata))}
+
+
+@contextmanager
 def checked_out(before: str) -> Iterator[Path]:
     """The folder of a checkout: ``before`` itself, or a worktree of that commit which is removed afterwards."""
     if Path(before).is_dir():
@@ -88,13 +102,14 @@ def checked_out(before: str) -> Iterator[Path]:
 
 
 class Probe:
-    """A fresh process of one tree, which does a round of an operation when it is asked to."""
+    """A fresh process of one tree, which does a round of an operation when it is asked to. ``script``, a file beside
+    this one, has the operations."""
 
-    def __init__(self, tree: Path, names: Sequence[str]) -> None:
+    def __init__(self, tree: Path, names: Sequence[str], script: str = "cost_probe.py") -> None:
         # -P: the folder of the script, which is this tree's, stays off the path.
-        command = [sys.executable, "-P", str(HERE / "cost_probe.py"), str(tree), *names]
-        self._metadata = tempfile.TemporaryDirectory(prefix="anywire-")
-        environment = os.environ | {"PYTHONPATH": python_path(tree, Path(self._metadata.name))}
+        command = [sys.executable, "-P", str(HERE / script), str(tree), *names]
+        self._ending = ExitStack()
+        environment = self._ending.enter_context(environment_of(tree))
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tree
         )
@@ -117,7 +132,7 @@ class Probe:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
-        self._metadata.cleanup()
+        self._ending.close()
 
     def _say(self, what: str) -> None:
         assert self._process.stdin is not None
@@ -191,7 +206,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=20, help="of the operations inside one process; default: 20")
     parser.add_argument("--transport", action="append", default=[], help="to measure through HTTP; may be repeated")
     parser.add_argument("--http-blocks", type=int, default=6, help="of each transport; default: 6")
-    parser.add_argument("--only", action="append", choices=INSIDE, help="of the operations inside one process")
+    parser.add_argument("--only", action="append", choices=INSIDE + ASKED, help="of the operations inside one process")
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, load average {os.getloadavg()[0]:.1f} before")
     with checked_out(args.before) as before:

@@ -9,11 +9,15 @@ import asyncio
 import gc
 import inspect
 import json
+import logging
+import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,15 +27,18 @@ import pydantic
 import anywire
 from anywire.engine import Delta, Engine, EngineStatus
 from anywire.identity import agent_info, hub_info
-from anywire.messages import Chunk, TaskRequest, ToAgent
+from anywire.messages import AgentInfo, Chunk, TaskRequest, ToAgent
 from anywire.plugins import Plugins
+from anywire.stages import Stages
 from anywire.submission import Submission
+from anywire.task_stream import TaskStream
 from anywire.testing.puppet import PuppetTransport
 from anywire.transport import HubSink
 from http_load import load
 from transport_stack import IN_FLIGHT, new_event_loop, options_of, server
 
 MODEL = "model"
+BODY = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "x" * 240}]})
 OFFERED: Any
 try:
     from anywire.offers import offers
@@ -72,13 +79,27 @@ class _Wire(PuppetTransport):
     def __init__(self) -> None:
         super().__init__()
         self.newest: list[TaskRequest] = []
+        self.times = (0, 0, 0, 0)
+        """Of the stages at the agent."""
 
     def send(self, agent_id: str, message: ToAgent) -> None:
         if isinstance(message, TaskRequest):
             self.newest.append(message)
 
     def chunk_of(self, task: TaskRequest, seq: int, final: bool) -> None:
-        chunk = Chunk(task.hub_id, task.task_id, task.attempt, seq, ("text",), "", final, "stop" if final else "")
+        chunk = Chunk(
+            task.hub_id,
+            task.task_id,
+            task.attempt,
+            seq,
+            ("text",),
+            "",
+            final,
+            "stop" if final else "",
+            "",
+            "",
+            *self.times,
+        )
         if _NAMES_LINK:
             self.sink.chunk_received("agent", 1, chunk)
         else:
@@ -135,10 +156,10 @@ async def _orchestrator(transport: Any) -> AsyncGenerator[Orchestrator, None]:
 
 
 @asynccontextmanager
-async def _puppet() -> AsyncGenerator[tuple[Orchestrator, _Wire], None]:
+async def _puppet(**of_agent: Any) -> AsyncGenerator[tuple[Orchestrator, _Wire], None]:
     wire = _Wire()
     async with _orchestrator(wire) as orchestrator:
-        wire.join("agent", slots=SLOTS, models=(MODEL,))
+        wire.join("agent", slots=SLOTS, models=(MODEL,), **of_agent)
         yield orchestrator, wire
 
 
@@ -156,24 +177,71 @@ async def _memory() -> AsyncGenerator[Orchestrator, None]:
             await agent.close()
 
 
+async def _unary_batches(orchestrator: Orchestrator, wire: _Wire) -> int:
+    submission = Submission("chat", MODEL, BODY)
+    for _ in range(UNARY_BATCHES):
+        streams = [orchestrator.submit(submission) for _ in range(IN_FLIGHT)]
+        for request in wire.newest:
+            wire.chunk_of(request, 0, True)
+        wire.newest.clear()
+        for stream in streams:
+            await stream.result()
+        await asyncio.sleep(0)
+    return UNARY_BATCHES * IN_FLIGHT
+
+
 @asynccontextmanager
 async def puppet_task() -> AsyncGenerator[Round, None]:
     """Submit, send, take the answer in and read it, 64 at a time, without any wire."""
     async with _puppet() as (orchestrator, wire):
-        submission = Submission("chat", MODEL, "x" * 300)
+        yield _timed(partial(_unary_batches, orchestrator, wire))
 
-        async def work() -> int:
-            for _ in range(UNARY_BATCHES):
-                streams = [orchestrator.submit(submission) for _ in range(IN_FLIGHT)]
-                for request in wire.newest:
-                    wire.chunk_of(request, 0, True)
-                wire.newest.clear()
-                for stream in streams:
-                    await stream.result()
-                await asyncio.sleep(0)
-            return UNARY_BATCHES * IN_FLIGHT
 
+@asynccontextmanager
+async def measured_task() -> AsyncGenerator[Round, None]:
+    """A task of `puppet_task` that is counted as ``/metrics`` shows it."""
+    from anywire.identity import boot_id
+    from anywire.measures.measures import Measures
+
+    info = AgentInfo("agent", 1, capabilities=("chat",), boot_id=boot_id())
+    async with _puppet(info=info) as (orchestrator, wire):
+        now = time.monotonic_ns()
+        wire.times = (now, now + 1000, now + 2000, now + 3000)
+        measures = Measures(orchestrator)  # type: ignore[arg-type]
+        yield _timed(partial(_unary_batches, orchestrator, wire))
+        measures.close()
+
+
+@asynccontextmanager
+async def request_line() -> AsyncGenerator[Round, None]:
+    """The line of a request that was answered, written to where nobody reads it."""
+    from anywire.log_lines import RepeatLimit, TextLines
+    from anywire.request_log import RequestLog
+    from anywire.task_stream import TaskStream
+
+    handler = logging.FileHandler(os.devnull)
+    handler.setFormatter(TextLines())
+    handler.addFilter(RepeatLimit())
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    lines, began = RequestLog(True), time.perf_counter()
+    stream = TaskStream("0123456789abcdef01234567", time.monotonic_ns(), lambda task_id, reason: None)
+    stream.agent_id, stream.transport, stream.model = "agent-1", "dds", MODEL
+    stream.stages.sent = time.monotonic_ns()
+
+    async def work() -> int:
+        for _ in range(UNARY_BATCHES * IN_FLIGHT):
+            lines.add("POST /v1/chat/completions", 200, began, task=stream, model=MODEL, request_id="req-1")
+        return UNARY_BATCHES * IN_FLIGHT
+
+    try:
         yield _timed(work)
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+        root.setLevel(level)
 
 
 @asynccontextmanager
@@ -182,7 +250,7 @@ async def puppet_chunk() -> AsyncGenerator[Round, None]:
     async with _puppet() as (orchestrator, wire):
 
         async def work() -> int:
-            stream = orchestrator.submit(Submission("chat", MODEL, "x" * 300, stream=True))
+            stream = orchestrator.submit(Submission("chat", MODEL, BODY, stream=True))
             request = wire.newest.pop()
             for seq in range(CHUNKS):
                 wire.chunk_of(request, seq, seq == CHUNKS - 1)
@@ -224,6 +292,70 @@ async def memory_chunk() -> AsyncGenerator[Round, None]:
 
 
 @asynccontextmanager
+async def _openai() -> AsyncGenerator[Engine, None]:
+    """The engine `openai` of this process, asking a server that costs next to nothing."""
+    script = Path(__file__).with_name("raw_engine.py")
+    server = subprocess.Popen(  # noqa: ASYNC220 - before anything is measured
+        [sys.executable, "-P", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        engine = Plugins().create("engines", "openai", {"base_url": f"http://127.0.0.1:{port}/v1"})
+        await engine.start(lambda: None)
+        try:
+            yield engine
+        finally:
+            await engine.close()
+            server.stdin.close()
+
+
+async def _deltas_of(engine: Engine, **members: object) -> int:
+    """How many tokens an answer had."""
+    messages = [{"role": "user", "content": "x" * 300}]
+    body = json.dumps({"model": MODEL, "messages": messages, "max_tokens": 64, **members})
+    task = TaskRequest("hub", "task", 1, "chat", MODEL, body, stream="stream" in members)
+    return sum([bool(delta.text) async for delta in engine.run(task) if isinstance(delta, Delta)])
+
+
+@asynccontextmanager
+async def engine_task() -> AsyncGenerator[Round, None]:
+    """A whole answer of a server through the engine `openai` alone, 64 at a time."""
+    async with _openai() as engine:
+
+        async def work() -> int:
+            for _ in range(MEMORY_BATCHES):
+                await asyncio.gather(*[_deltas_of(engine) for _ in range(IN_FLIGHT)])
+            return MEMORY_BATCHES * IN_FLIGHT
+
+        yield _timed(work)
+
+
+@asynccontextmanager
+async def engine_token() -> AsyncGenerator[Round, None]:
+    """A token of one of 32 streams of 64, which the server writes at once."""
+    async with _openai() as engine:
+
+        async def work() -> int:
+            return sum(await asyncio.gather(*[_deltas_of(engine, stream=True) for _ in range(32)]))
+
+        yield _timed(work)
+
+
+@asynccontextmanager
+async def engine_paced() -> AsyncGenerator[Round, None]:
+    """A token of one of 16 streams, of which the server writes one each 5 ms."""
+    async with _openai() as engine:
+
+        async def work() -> int:
+            paced = {"stream": True, "max_tokens": 16, "pace_ms": 5}
+            return sum(await asyncio.gather(*[_deltas_of(engine, **paced) for _ in range(16)]))
+
+        yield _timed(work)
+
+
+@asynccontextmanager
 async def http(transport: str, clients: int) -> AsyncGenerator[Round, None]:
     """A request through ``anywire up``: HTTP in, over the transport to the synthetic engine and back; the processor
     time is that of all its processes."""
@@ -240,6 +372,69 @@ async def http(transport: str, clients: int) -> AsyncGenerator[Round, None]:
                 return Cost(cpu / requests, result.seconds / requests)
 
             yield work
+
+
+@asynccontextmanager
+async def _gateway(answer: Callable[[TaskStream], None]) -> AsyncGenerator[str, None]:
+    """The address of a gateway whose tasks get what ``answer`` pushes, without any pipeline."""
+    from anywire.roles.context import OrchestratorContext
+    from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
+
+    class Context(OrchestratorContext):
+        def submit(self, submission: Submission, task_id: str = "", attempts: int = 0) -> TaskStream:
+            stream = TaskStream("0" * 24, time.monotonic_ns(), lambda task_id, reason: None)
+            stream.agent_id, stream.transport, stream.model, stream.attempts = "agent", "puppet", MODEL, 1
+            stream.stages = Stages(*range(10**6, 10**7, 10**6))
+            answer(stream)
+            return stream
+
+    gateway = OpenAIGateway(OpenAIGatewayConfig(port=0))
+    async with _puppet() as (orchestrator, _):
+        await gateway.start(Context(orchestrator))
+        try:
+            yield gateway.address
+        finally:
+            await gateway.close()
+
+
+def _chunk(seq: int, final: bool) -> Chunk:
+    return Chunk("hub", "0" * 24, 1, seq, ("text ",), "", final, "stop" if final else "")
+
+
+@asynccontextmanager
+async def gateway_task() -> AsyncGenerator[Round, None]:
+    """A chat through the gateway `openai` alone, from 64 clients; their work, in this process, is in it."""
+
+    def answer(stream: TaskStream) -> None:
+        stream.push(_chunk(0, True))
+
+    async with _gateway(answer) as url:
+
+        async def work() -> int:
+            return len((await load(url, clients=IN_FLIGHT, requests=10 * IN_FLIGHT, model=MODEL)).times)
+
+        yield _timed(work)
+
+
+@asynccontextmanager
+async def gateway_chunk() -> AsyncGenerator[Round, None]:
+    """A chunk of one of 8 streams through the gateway `openai` alone, each in a turn of the event loop of its own."""
+
+    def answer(stream: TaskStream) -> None:
+        push(stream, 0)
+
+    def push(stream: TaskStream, seq: int) -> None:
+        stream.push(_chunk(seq, seq == CHUNKS - 1))
+        if seq < CHUNKS - 1:
+            loop.call_soon(loop.call_soon, push, stream, seq + 1)
+
+    loop = asyncio.get_running_loop()
+    async with _gateway(answer) as url:
+
+        async def work() -> int:
+            return (await load(url, clients=8, requests=8, stream=True, model=MODEL)).tokens
+
+        yield _timed(work)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -264,6 +459,13 @@ MEASURED: dict[str, Callable[[], AbstractAsyncContextManager[Round]]] = {
     "puppet chunk": puppet_chunk,
     "memory task": memory_task,
     "memory chunk": memory_chunk,
+    "engine task": engine_task,
+    "engine token": engine_token,
+    "engine paced token": engine_paced,
+    "gateway task": gateway_task,
+    "gateway chunk": gateway_chunk,
+    "measured task": measured_task,
+    "request line": request_line,
 }
 
 

@@ -72,7 +72,7 @@ def options_of(transport: str) -> Iterator[dict[str, Any]]:
 async def server(transport: str, options: dict[str, Any], *more: str) -> AsyncIterator[str]:
     """The URL of ``anywire up`` on a free port, after its one agent has joined; ``more`` are further options. Where the
     transport does not leave the process, the agent is inside of the server."""
-    with _configured(transport, options) as config:
+    with configured(transport, options) as config:
         async with anywire_process("up", "--agents", "1", "--config", config, *more) as process:
             assert process.stdout is not None
             line = (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode()
@@ -110,7 +110,7 @@ async def _agent(
     transport: str, options: dict[str, Any], plugins: Plugins, itl: float, lease: float
 ) -> AsyncIterator[None]:
     if plugins.load("transports", transport).capabilities.inter_process:
-        with _configured(transport, options, itl, lease) as config:
+        with configured(transport, options, itl, lease) as config:
             async with anywire_process("agent", "--config", config):
                 yield
         return
@@ -125,7 +125,8 @@ async def _agent(
 
 
 @contextmanager
-def _configured(transport: str, options: dict[str, Any], itl: float = 0.0, lease: float = LEASE) -> Iterator[str]:
+def configured(transport: str, options: dict[str, Any], itl: float = 0.0, lease: float = LEASE) -> Iterator[str]:
+    """A file with the configuration of a server or an agent with the synthetic engine."""
     settings = {
         "server": {"port": 0},
         "transports": {transport: options},

@@ -58,8 +58,8 @@ def options_of(request: pytest.FixtureRequest, dds_domain: int) -> Callable[[str
     def options(name: str) -> dict[str, Any]:
         if name == "dds":
             return {"domain": dds_domain}
-        if name in ("grpc", "http", "zeromq"):
-            scheme = {"grpc": "", "http": "http://", "zeromq": "tcp://"}[name]
+        if name in ("grpc", "http", "tcp", "zeromq"):
+            scheme = {"grpc": "", "http": "http://", "tcp": "tcp://", "zeromq": "tcp://"}[name]
             # Three may listen at a time: a hub each on the agent plane, orchestrators on the client plane.
             addresses = [f"{scheme}127.0.0.1:{port}" for port in reserved.free_ports(5)]
             return {"agent_addresses": addresses[:3], "client_addresses": addresses[3:]}

@@ -59,7 +59,7 @@ def _matching(patterns: tuple[str, ...]) -> re.Pattern[str]:
 NO_LIMITS = Limits()
 
 
-class Caller(msgspec.Struct, frozen=True):
+class Caller(msgspec.Struct, frozen=True, gc=False):
     """``id`` names a key, a link or a user of this machine, empty when unknown; ``tenant`` is who pays and whom
     fairness counts, never the end user that a request's ``user`` names. A caller that nobody vouches for has the
     role ``use``. ``limits`` are those of its key, and hold where the task is taken in first, not below in a tree."""

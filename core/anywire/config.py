@@ -166,6 +166,13 @@ class ServerConfig(_Section):
         None, description="Unix socket to listen on besides. The users of both ends are known there without keys."
     )
     tls: TlsConfig | None = pydantic.Field(None, description="Certificates of the gateways. Default: no TLS.")
+    gateway_processes: int = pydantic.Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes that share the port of the gateway `openai`, before one orchestrator (Linux). 0: the "
+        "orchestrator's own process serves it.",
+    )
 
 
 class LeaseConfig(_Section):

@@ -34,9 +34,11 @@ MAX_BLOCKS = 256
 """Hashes of one prefix: what follows the first 128 KiB tells no two prompts apart."""
 
 _NOTHING = (b"null", b"[]", b"false", b"0")
+_LIST = ord("[")
+"""The first byte of a list."""
 
 
-class Demand(msgspec.Struct, frozen=True):
+class Demand(msgspec.Struct, frozen=True, gc=False):
     """``models`` are further ones that would do, after the one the request names. ``needs`` are features, sorted:
     ``tools``, ``vision``, ``audio``, ``json`` and ``logprobs``, ``mcp:LABEL`` for each server that a tool of type
     ``mcp`` names, and ``api:NAME`` where the body is that of another API (`anywire.native_api`). ``max_tokens`` is the
@@ -172,12 +174,22 @@ def prefix_hashes(body: str) -> tuple[int, ...]:
 
 def _needs(fields: _Body) -> tuple[str, ...]:
     """Sorted, as keys have them."""
+    kinds = _part_types(fields.messages) if fields.messages else ()
+    if not kinds and (
+        fields.tools
+        is fields.functions
+        is fields.response_format
+        is fields.modalities
+        is fields.logprobs
+        is fields.anywire_api
+        is _NONE
+    ):
+        return ()  # as most requests
     needs = []
     endpoint = _loads(fields.anywire_api)
     is_native = isinstance(endpoint, str) and endpoint in NEEDS
     if is_native:
         needs.append(NEEDS[endpoint])
-    kinds = _part_types(fields.messages) if fields.messages else ()
     if "input_audio" in kinds or (fields.modalities is not _NONE and b'"audio"' in bytes(fields.modalities)):
         needs.append("audio")
     if fields.response_format is not _NONE:
@@ -216,7 +228,7 @@ def _part_types(messages: list[_Message]) -> Collection[object]:
     found: set[object] = set()
     for message in messages:
         content = message.content
-        if content is not _NONE and bytes(memoryview(content)[:1]) == b"[":
+        if content is not _NONE and memoryview(content)[0] == _LIST:
             for part in _decode(content):
                 if isinstance(part, dict) and isinstance(part.get("type"), str):
                     found.add(part["type"])

@@ -47,7 +47,7 @@ from anywire.messages import ProgressState, State, TaskRequest
 from anywire.offers import Offer
 
 
-class Delta(msgspec.Struct, frozen=True):
+class Delta(msgspec.Struct, frozen=True, gc=False):
     """One step of an answer: usually one token's text.
 
     ``extra`` is JSON text for what plain text of choice 0 cannot carry: for ``chat`` and ``completion`` the
@@ -67,7 +67,7 @@ class Delta(msgspec.Struct, frozen=True):
     attempts_used: int = 0
 
 
-class EngineProgress(msgspec.Struct, frozen=True):
+class EngineProgress(msgspec.Struct, frozen=True, gc=False):
     """What an answer that is under way does, yielded by ``run`` beside its deltas: ``queued`` and ``loading`` before
     the first token, ``running``, or ``tool`` while a tool of the engine works. Sent where the client asks for it."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pydantic
 
@@ -57,3 +58,15 @@ class Gateway(ABC):
         """Numbers for whoever measures, as they are now; as `anywire.service.Service.metrics`. A gateway that tells
         them itself has none."""
         return ()
+
+
+@runtime_checkable
+class PassesOn(Protocol):
+    """What a `anywire.context.Context` is besides in a gateway process, which brings tasks to an orchestrator elsewhere
+    on this machine. A gateway submits tasks there as ever; whatever else is asked of it, it passes on."""
+
+    @property
+    def orchestrator_socket(self) -> Path:
+        """The Unix socket of the orchestrator's own gateway of the same kind. It believes what this one says of a
+        client's address."""
+        ...

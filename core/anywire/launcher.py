@@ -17,6 +17,10 @@ from anywire import config as configuration
 
 RoleName = Literal["agent", "orchestrator"]
 
+IMPORTS = "imports"
+"""Key of a JSON object that a process may get as a line of its own before its configuration: names of modules that it
+imports until that comes. One that does not import is left to whoever needs it."""
+
 
 class LauncherConfig(pydantic.BaseModel):
     """A launcher without settings of its own; a plugin's ``Config`` is another one or extends it."""
@@ -86,6 +90,12 @@ class Launcher(ABC):
         """The address by which the processes that it starts reach this machine; it is asked before the first `start`.
         Default: loopback, for processes of this machine. Raises `ConfigError` when that cannot be found out."""
         return "127.0.0.1"
+
+    async def prepare(self, role: RoleName, name: str, modules: Sequence[str] = ()) -> None:
+        """Begin what can be done for the process ``name`` before its configuration is known, at most once and before
+        `start` is called for it. It will import ``modules``. `close` ends what was prepared and never started. What
+        keeps the process from being started is for `start` to raise. Default: do nothing."""
+        return
 
     @abstractmethod
     async def close(self) -> None:

@@ -41,15 +41,19 @@ class TextLines(logging.Formatter):
     def __init__(self, *, with_names: bool = False, coloured: bool = False) -> None:
         super().__init__()
         self.with_names, self._coloured = with_names, coloured
+        self._second, self._clock = -1, ""
+        """The second of the newest line, since 1970 and as text: in many lines it is the same."""
 
     def format(self, record: logging.LogRecord) -> str:
-        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._clock = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
         level = record.levelname
         if self._coloured and level in _COLOURS:
             level = f"\x1b[{_COLOURS[level]}m{level}\x1b[0m"
         name = f" {escaped(record.name)}:" if self.with_names else ""
         message = escaped(without_secrets(record.getMessage()))
-        line = f"{clock}.{int(record.msecs):03d} {level}{name} {message}{_left_out(record)}"
+        line = f"{self._clock}.{int(record.msecs):03d} {level}{name} {message}{_left_out(record)}"
         traceback = _traceback(record)
         if traceback:
             line += "".join(f"\n    {escaped(each)}" for each in traceback.split("\n"))

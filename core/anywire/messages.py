@@ -120,7 +120,7 @@ GAUGES = {
 """Names and units of gauges that selectors may rely on where an agent reports them."""
 
 
-class TaskRequest(msgspec.Struct, frozen=True):
+class TaskRequest(msgspec.Struct, frozen=True, gc=False):
     """One attempt of one task.
 
     ``body`` is the OpenAI request as JSON text, untouched; of a task of `WholeKind` it is what `anywire.engine` says.
@@ -163,7 +163,7 @@ class TaskRequest(msgspec.Struct, frozen=True):
     avoid: tuple[str, ...] = ()
 
 
-class Chunk(msgspec.Struct, frozen=True):
+class Chunk(msgspec.Struct, frozen=True, gc=False):
     """A piece of an answer; the last one has ``final`` set, and a unary answer is one final chunk.
 
     A chunk that has no deltas, no ``extra`` and is not final says only that the agent has the attempt (it was
@@ -199,7 +199,7 @@ class Chunk(msgspec.Struct, frozen=True):
     attempts_used: int = 0
 
 
-class Progress(msgspec.Struct, frozen=True):
+class Progress(msgspec.Struct, frozen=True, gc=False):
     """What an attempt does before and between its chunks; sent only where the request asks for it. Best effort: the
     newest counts, it takes no credit, and it has no order against the chunks. ``queued`` and ``loading`` are no
     silence of a stream that waits for its first token."""
@@ -211,7 +211,7 @@ class Progress(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-class Cancel(msgspec.Struct, frozen=True):
+class Cancel(msgspec.Struct, frozen=True, gc=False):
     """Stop this attempt or command, and no other one. It is answered by a final chunk (or result) with error
     ``cancelled`` once the engine has ended, unless it has ended already. Unknown ones are remembered: a cancel may
     overtake its request, which is then answered in the same way."""
@@ -222,7 +222,7 @@ class Cancel(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class Credit(msgspec.Struct, frozen=True):
+class Credit(msgspec.Struct, frozen=True, gc=False):
     """The reader of this stream can take ``chunks`` more: chunks of an attempt, results of a command."""
 
     hub_id: str
@@ -231,7 +231,7 @@ class Credit(msgspec.Struct, frozen=True):
     chunks: int
 
 
-class Command(msgspec.Struct, frozen=True):
+class Command(msgspec.Struct, frozen=True, gc=False):
     """Do something beside the tasks: ``drain``, ``load`` a model, follow its ``logs`` …
 
     ``name`` and ``arguments`` (JSON text of an object, at most `MAX_COMMAND_BYTES`) are for the engine, but for the
@@ -252,7 +252,7 @@ class Command(msgspec.Struct, frozen=True):
     role: str = "operate"
 
 
-class CommandResult(msgspec.Struct, frozen=True):
+class CommandResult(msgspec.Struct, frozen=True, gc=False):
     """An answer to a command, one of any number; the last has ``final`` set. ``seq`` counts from 0. ``data`` is JSON
     text of at most `MAX_COMMAND_BYTES`, empty in a final result that only ends it; ``error`` as in `Chunk`."""
 

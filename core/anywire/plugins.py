@@ -196,6 +196,12 @@ class Plugins:
         point = self._entry_points[kind].get(name)
         return _distribution(point) if point is not None else ""
 
+    def module(self, kind: PluginKind, name: str) -> str:
+        """The module in which an installed plugin is, without importing it; empty for one that is not installed, or
+        that a hook has registered."""
+        point = self._entry_points[kind].get(name)
+        return point.module if point is not None and name not in self._from_hooks()[kind] else ""
+
     def load(self, kind: PluginKind, name: str) -> Any:
         """The plugin class of that name. Raises `PluginError`: for an unknown name listing the known ones, or the
         package that has it; for a name that two distributions have naming both."""

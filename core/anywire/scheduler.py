@@ -36,7 +36,7 @@ class QueueKey(NamedTuple):
         return bool(self.needs) and any(need.startswith(NAMED_NEED) for need in self.needs)
 
 
-class QueuedTask(msgspec.Struct, frozen=True, eq=False):
+class QueuedTask(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What a strategy may know of a task.
 
     ``keys`` are what would do, in order of preference: several when the request names several models. ``received_ns``
@@ -74,7 +74,7 @@ class QueuedTask(msgspec.Struct, frozen=True, eq=False):
 Ready = Callable[[tuple[QueueKey, ...]], bool]
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How one attempt ended. ``error`` is the code, empty for an answer. Times are milliseconds since sent;
     ``first_ms`` is 0 when nothing came. ``prompt_tokens`` and ``tokens`` are the engine's count; where it gave none,
     ``tokens`` counts the deltas. ``agent_failed``: the agent or its link failed at it, which a cancel, a refusal or a
@@ -110,6 +110,10 @@ class Scheduler(ABC):
     """Whether `QueuedTask.prefix` is to be computed for it."""
     uses_priority: ClassVar[bool] = False
     """Whether `QueuedTask.priority` changes its order. Where it does not, a client that sends one is told."""
+    lets_pass: ClassVar[bool] = False
+    """Whether a task that comes while none waits, and for which an agent is free, may be sent without being put and
+    taken: `take` would give it at once, and nothing would be remembered of it. Each class says it for itself: what
+    extends one that does has to say it again."""
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config

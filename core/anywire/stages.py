@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
+from msgspec.structs import astuple
 
 STAGES = (
     "received",
@@ -15,9 +18,11 @@ STAGES = (
     "last_chunk",
     "delivered",
 )
+SPANS = tuple([f"{before}-{after}" for before, after in pairwise(STAGES)])
+"""From each stage to the next, where all were reached."""
 
 
-class Stages(msgspec.Struct):
+class Stages(msgspec.Struct, gc=False):
     """CLOCK_MONOTONIC nanoseconds of each stage, 0 when not reached.
 
     ``received`` … ``sent`` and ``delivered`` are the orchestrator's clock; ``agent_received`` … ``last_chunk`` are the
@@ -37,9 +42,17 @@ class Stages(msgspec.Struct):
     delivered: int = 0
     comparable: bool = True
 
+    def whole(self) -> tuple[int, ...] | None:
+        """The times of all stages in their order; None unless all were reached and can be compared."""
+        times = astuple(self)[:-1]
+        return times if self.comparable and 0 not in times else None
+
     def spans_ms(self) -> dict[str, float]:
         """Milliseconds from each reached stage to the next reached one, named ``from-to``; a span between two
         clocks that cannot be compared is left out."""
+        whole = self.whole()
+        if whole is not None:
+            return {name: (at - before) / 1e6 for name, before, at in zip(SPANS, whole, whole[1:], strict=False)}
         spans: dict[str, float] = {}
         previous, previous_ns = "", 0
         for stage in STAGES:

@@ -22,7 +22,7 @@ MAX_NAMES = 64
 MAX_NAME_CHARS = 256
 
 
-class Submission(msgspec.Struct, frozen=True):
+class Submission(msgspec.Struct, frozen=True, gc=False):
     """A client's task as a gateway hands it over. ``body`` is OpenAI JSON text, validated by the gateway as far
     as its protocol goes. It may be any text where the task came another way: whoever reads it must expect that.
     ``deadline_s`` 0 means the pipeline's default. ``hops`` counts the orchestrators it came through.

@@ -86,6 +86,7 @@ class TaskStream:
         self._error: AnywireError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._read: Callable[[TaskStream, int], None] | None = None
+        self._pass_on: Callable[[list[Chunk]], bool] | None = None
 
     # The reader's side
 
@@ -109,6 +110,16 @@ class TaskStream:
         if self._read is not None:
             self._read(self, len(chunks))
         return chunks
+
+    async def take_passing(self, pass_on: Callable[[list[Chunk]], bool]) -> list[Chunk]:
+        """As `take`. While it waits, each chunk that comes, but for the final one, is given to ``pass_on`` at once,
+        which says whether it took it: what it did not take is returned. What it raises is raised here. It is called
+        within the work of the transport that brought the chunk, and must be short."""
+        self._pass_on = pass_on
+        try:
+            return await self.take()
+        finally:
+            self._pass_on = None
 
     async def result(self) -> Chunk:
         """The whole answer as one final chunk with at most one delta."""
@@ -170,12 +181,28 @@ class TaskStream:
             self._on_progress(progress)
 
     def push(self, chunk: Chunk) -> None:
-        self._buffer.append(chunk)
-        if chunk.final:
-            self._ended = True
-        self._wake()
+        if self._pass_on is None or chunk.final or not self._passed_on(self._pass_on, chunk):
+            self._buffer.append(chunk)
+            if chunk.final:
+                self._ended = True
+            self._wake()
         for follower in self.followers:
             follower.put(chunk)
+
+    def _passed_on(self, pass_on: Callable[[list[Chunk]], bool], chunk: Chunk) -> bool:
+        """Whether the reader, which waits, took it at once."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return False
+        try:
+            if not pass_on([chunk]):
+                return False
+        except Exception as error:
+            waiter.set_exception(error)
+            return False
+        if self._read is not None:
+            self._read(self, 1)
+        return True
 
     def fail(self, error: AnywireError) -> None:
         self._error = error

@@ -110,21 +110,19 @@ class Tracing:
     def __init__(self, boundary: Boundary) -> None:
         self._boundary, self._name = boundary, ""
         self._tracer: Tracer | None = None
-
-    @property
-    def is_on(self) -> bool:
-        return self._tracer is not None
+        self.is_on = False
+        """Whether there is a tracer."""
 
     def use(self, name: str, tracer: Tracer) -> None:
         """Ask ``tracer`` of the plugin ``name`` from now on. Raises ValueError where there is another one."""
         if self._tracer is not None and self._tracer is not tracer:
             raise ValueError(f"there is a tracer already, that of the {self._name}")
-        self._tracer, self._name = tracer, name
+        self._tracer, self._name, self.is_on = tracer, name, True
 
     def end(self, tracer: Tracer) -> None:
         """Ask it no more; does nothing where it is not asked."""
         if self._tracer is tracer:
-            self._tracer, self._name = None, ""
+            self._tracer, self._name, self.is_on = None, "", False
 
     def begin(self, name: str, trace: str, attributes: dict[str, str] | None = None) -> Scope:
         """See `Tracer.begin`; a scope without a trace where there is no tracer."""

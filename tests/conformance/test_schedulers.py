@@ -18,7 +18,7 @@ from anywire.builtin.fifo import Fifo
 from anywire.caller import Caller
 from anywire.errors import ConfigError
 from anywire.plugins import Plugins
-from anywire.scheduler import Outcome, QueuedTask, QueueKey, Ready, Scheduler
+from anywire.scheduler import Outcome, QueuedTask, QueueKey, Ready, Scheduler, SchedulerConfig
 from anywire.scheduler_tools.arrival_queue import ArrivalQueue
 from anywire.testing.strategy_kit import SchedulerConformance
 
@@ -530,6 +530,24 @@ class _UsesPrefixAndDoesNotSaySo(Wspt):
         return float(sum(task.prefix)), task.received_ns
 
 
+class _RemembersWhoPassed(Fifo):
+    """After ten tasks the newest goes first."""
+
+    lets_pass = True
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        super().__init__(config)
+        self._taken = 0
+
+    def take(self, ready: Ready, now_ns: int) -> QueuedTask | None:
+        self._taken += 1
+        newest = max(self._waiting.values(), key=lambda each: each.received_ns, default=None)
+        if self._taken > 10 and newest is not None and ready(newest.keys):
+            self.remove(newest.task_id)
+            return newest
+        return super().take(ready, now_ns)
+
+
 class _ForgetsTheDeadline(Edf):
     def rank(self, task: QueuedTask) -> tuple[int, int]:
         return 0, -task.received_ns
@@ -565,6 +583,7 @@ class _ForgetsTheDeadline(Edf):
         (_RemovesWhatItDisplaces, "test_only_a_waiting_task_of_lower_rank_is_displaced"),
         (_UsesPrefixAndDoesNotSaySo, "test_the_order_follows_from_nothing_that_it_says_it_does_not_use"),
         (_ForgetsTheDeadline, "test_the_order_is_the_promised_one"),
+        (_RemembersWhoPassed, "test_a_task_that_passes_leaves_nothing_behind"),
         (Fifo, "test_tenants_that_wait_are_served_alike"),
         (Edf, "test_tenants_that_wait_are_served_alike"),
     ],

@@ -483,3 +483,47 @@ async def test_what_an_engine_waits_for_is_no_time_of_its_work(stream: bool) -> 
     assert round((final.started_ns - final.received_ns) / 1e9) == 7, "the load"
     assert round((final.first_ns - final.started_ns) / 1e9) == 2, "the work until the first token"
     await agent.close()
+
+
+async def test_what_an_engine_yields_without_waiting_is_sent_together_as_soon_as_it_waits() -> None:
+    seen: list[tuple[str, ...]] = []
+    reply = _Reply()
+    loop = asyncio.get_running_loop()
+
+    def look(waits: asyncio.Future[None]) -> None:
+        seen.extend(each.deltas for each in reply.chunks)
+        waits.set_result(None)
+
+    async def run(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        waits = loop.create_future()
+        loop.call_soon(look, waits)  # comes before all that is scheduled from here on
+        yield Delta("one")
+        yield Delta("two")
+        await waits
+        yield Delta("three")
+
+    agent, wire = await agent_of(_Engine(run))
+    ask(wire, reply)
+    final = await asyncio.wait_for(reply.final, PATIENCE)
+    assert seen == [("one", "two")]
+    assert final.deltas == ("three",)
+    await agent.close()
+
+
+async def test_a_token_that_cannot_be_sent_stops_an_engine_that_waits() -> None:
+    ended = asyncio.Event()
+
+    async def run(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        try:
+            yield Delta("one")
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    agent, wire = await agent_of(_Engine(run))
+    reply = _Reply(broken=1)
+    ask(wire, reply)
+    assert isinstance(await reply.error(), errors.TransportError)
+    assert ended.is_set()
+    assert agent.status().active == 0
+    await agent.close()

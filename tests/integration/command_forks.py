@@ -17,9 +17,10 @@ from typing import Any
 # Nothing of this starts a thread.
 import anywire.cli.stream
 import anywire.config_layers
+import anywire.roles.orchestrator_and_agents
 import anywire.roles.process  # noqa: F401
 import anywire_gateway_openai  # noqa: F401
-from anywire.cli import main
+from anywire.cli import app, main  # noqa: F401 (it imports every command)
 
 
 def become(command: dict[str, Any]) -> None:

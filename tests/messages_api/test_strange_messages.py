@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from typing import Any
@@ -74,7 +75,7 @@ async def test_no_request_is_the_servers_fault(caplog: pytest.LogCaptureFixture)
             if number % 5 == 0:
                 body = draw.mutated(body)
             path = "/v1/messages/count_tokens" if number % 7 == 0 else "/v1/messages"
-            async with at.http.post(path, data=body, headers=headers) as answer:
+            async with at.http.post(path, data=io.BytesIO(body), headers=headers) as answer:
                 data = await answer.read()
             statuses[answer.status] = statuses.get(answer.status, 0) + 1
             if answer.status != 200:

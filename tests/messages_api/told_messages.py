@@ -9,6 +9,8 @@ from typing import Any
 import pydantic
 from anthropic.types import Message, RawMessageStreamEvent
 
+from anywire_gateway_openai.anthropic.messages import INVALID_JSON
+
 _events: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(RawMessageStreamEvent)
 
 
@@ -33,8 +35,10 @@ def events_of(data: bytes) -> list[dict[str, Any]]:
 
 
 def put_together(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The message that a client has at the end of a stream. Its blocks come one after another."""
+    """The message that a client has at the end of a stream. Its blocks come one after another. The arguments of a call
+    that ``max_tokens`` has cut may be unfinished: they are told as in a message that comes whole, then."""
     message: dict[str, Any] = {}
+    is_cut = any(each.get("delta", {}).get("stop_reason") == "max_tokens" for each in events)
     pieces: list[str] = []
     is_open = False
     for event in events:
@@ -56,7 +60,7 @@ def put_together(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
             block = message["content"][-1]
             name = {"text": "text", "thinking": "thinking", "tool_use": "input"}[block["type"]]
             said = "".join(pieces)
-            block[name] = (json.loads(said) if said else {}) if name == "input" else said
+            block[name] = _arguments(said, is_cut) if name == "input" else said
             is_open = False
         elif kind == "message_delta":
             message |= {**event["delta"], "usage": {**message["usage"], **event["usage"]}}
@@ -65,6 +69,15 @@ def put_together(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     assert not is_open
     assert events[-1]["type"] == "message_stop"
     return message
+
+
+def _arguments(said: str, is_cut: bool) -> Any:
+    try:
+        return json.loads(said) if said else {}
+    except ValueError:
+        if not is_cut:
+            raise
+        return {INVALID_JSON: said}
 
 
 def said_in(content: Sequence[Any]) -> list[dict[str, Any]]:

@@ -48,6 +48,7 @@ def test_they_are_listed_beside_the_core_alone(elsewhere: Path) -> None:
         "round_robin",
         "shares",
         "synthetic",
+        "tcp",
         "unix",
     ]
     assert listed["unix"]["distribution"] == f"anywire-unix {VERSION}"

@@ -3,6 +3,7 @@ every error has OpenAI's form, and what is kept stays whole."""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from pathlib import Path
@@ -51,7 +52,7 @@ async def test_no_request_is_the_servers_fault(tmp_path: Path, caplog: pytest.Lo
                     else json.dumps({"items": items}).encode()
                 )
             headers = {"Content-Type": "application/json"}
-            async with at.http.post(path, data=body, headers=headers) as answer:
+            async with at.http.post(path, data=io.BytesIO(body), headers=headers) as answer:
                 data = await answer.read()
                 statuses[answer.status] = statuses.get(answer.status, 0) + 1
                 if answer.status != 200:

@@ -15,6 +15,7 @@ class Fifo(Scheduler):
     """
 
     name: ClassVar[str] = "fifo"
+    lets_pass: ClassVar[bool] = True
 
     def __init__(self, config: SchedulerConfig) -> None:
         super().__init__(config)

@@ -8,6 +8,7 @@ output when it is ready; what it logs is logged with its name in front.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import socket
@@ -22,9 +23,9 @@ import pydantic
 from anywire import config as configuration
 from anywire.boundary import Boundary
 from anywire.errors import ConfigError, LaunchFailed
-from anywire.launcher import Launcher, LauncherConfig, RoleName
+from anywire.launcher import IMPORTS, Launcher, LauncherConfig, RoleName
 from anywire.log_lines import lines_of, readable, relay
-from anywire.this_system import needs_posix
+from anywire.this_system import IS_POSIX, needs_posix
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +42,29 @@ OUTPUT_TIMEOUT = 1.0
 
 class LocalProcess:
     """One command through all its lives, a `anywire.launcher.RunningProcess`. `begin` starts it. ``logged`` is called
-    with the name and each line that it logs."""
+    with the name and each line that it logs. Without a ``first_line`` it imports the modules ``imports`` and waits
+    until `go_on` gives one. With ``logs_itself`` its lines are not read: they go where those of this process go."""
 
     def __init__(
         self,
         name: str,
         command: Sequence[str],
-        first_line: str,
+        first_line: str | None,
         changed: Callable[[], None] = lambda: None,
         logged: Callable[[str, str], None] = relay,
+        imports: Sequence[str] = (),
+        logs_itself: bool = False,
     ) -> None:
         self.name = name
         self.host = socket.gethostname()
         self.restarts = 0
-        self._command, self._first_line, self._changed, self._log_line = list(command), first_line, changed, logged
+        self._command, self._changed, self._log_line = list(command), changed, logged
+        self._logs_itself = logs_itself
+        self._first_line: str | None = None
+        self._imports = list(imports)
+        self._may_go_on = asyncio.Event()
+        if first_line is not None:
+            self.go_on(first_line, changed)
         self._boundary = Boundary()
         self._process: asyncio.subprocess.Process | None = None
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
@@ -75,6 +85,11 @@ class LocalProcess:
     def begin(self) -> None:
         """Start it, and again whenever it ends. Needs a running event loop."""
         self._running = asyncio.get_running_loop().create_task(self._keep_running())
+
+    def go_on(self, first_line: str, changed: Callable[[], None] = lambda: None) -> None:
+        """Give it the first line of its standard input, in this life and in all that follow."""
+        self._first_line, self._changed = first_line, changed
+        self._may_go_on.set()
 
     async def ready(self) -> None:
         assert self._running is not None
@@ -136,18 +151,19 @@ class LocalProcess:
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=None if self._logs_itself else asyncio.subprocess.PIPE,
             # Ctrl-C in the terminal is for this process, which stops its children in order.
             start_new_session=True,
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stderr is not None
-        pumps = [asyncio.create_task(self._told(process.stdout)), asyncio.create_task(self._logged(process.stderr))]
+        pumps = [asyncio.create_task(self._told(process.stdout))]
+        if process.stderr is not None:
+            pumps.append(asyncio.create_task(self._logged(process.stderr)))
+        asked = asyncio.create_task(self._ask(process.stdin))
         try:
             if self._stopping.is_set():
                 _signal(process, signal.SIGTERM)
-            process.stdin.write(self._first_line.encode() + b"\n")
             code = await process.wait()
             # What it started may still hold the other end of its pipes.
             await asyncio.wait(pumps, timeout=OUTPUT_TIMEOUT)
@@ -157,9 +173,16 @@ class LocalProcess:
             raise
         finally:
             process.stdin.close()
-            for pump in pumps:
-                pump.cancel()
+            for each in (*pumps, asked):
+                each.cancel()
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+    async def _ask(self, stdin: asyncio.StreamWriter) -> None:
+        if not self._may_go_on.is_set():
+            stdin.write(json.dumps({IMPORTS: self._imports}).encode() + b"\n")
+            await self._may_go_on.wait()
+        assert self._first_line is not None
+        stdin.write(self._first_line.encode() + b"\n")
 
     async def _told(self, stdout: asyncio.StreamReader) -> None:
         async for line in lines_of(stdout):
@@ -175,6 +198,8 @@ class LocalProcess:
 
     def _last_words(self) -> str:
         """Why it ended, as the end of a sentence: the error it told, else its last lines."""
+        if self._logs_itself:
+            return "; its lines before this one say why"
         lines = [readable(line) for line in list(self._lines)[-SHOWN_LINES:]]
         if lines and lines[-1].startswith("error: "):
             return f": {lines[-1]}"
@@ -191,6 +216,7 @@ class LocalLauncher(Launcher):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._processes: list[LocalProcess] = []
+        self._prepared: dict[tuple[RoleName, str], LocalProcess] = {}
 
     def command(self, role: RoleName, name: str) -> list[str]:
         """The command of a process, which must get its standard input and its signals. Called once for each process;
@@ -205,22 +231,40 @@ class LocalLauncher(Launcher):
         dropped."""
         relay(name, line)
 
+    async def prepare(self, role: RoleName, name: str, modules: Sequence[str] = ()) -> None:
+        if IS_POSIX and type(self).start is LocalLauncher.start:  # another `start` would not take it over
+            process = LocalProcess(name, self._command(role, name), None, logged=self.logged, imports=modules)
+            self._prepared[role, name] = process
+            self._begin(process)
+
     async def start(
         self, role: RoleName, config: configuration.Config, name: str, changed: Callable[[], None] = lambda: None
     ) -> LocalProcess:
         needs_posix(f"the launcher {self.name}")
-        command: object = self.command(role, name)
-        if not isinstance(command, list) or not command or not all(isinstance(each, str) for each in command):
-            raise ConfigError(f"command() of the launcher {self.name} gave {command!r:.80}, which is no list of texts")
-        process = LocalProcess(name, command, config.model_dump_json(), changed, self.logged)
-        # Those on demand come and go as long as this process runs.
-        self._processes = [each for each in self._processes if not each.is_over] + [process]
-        process.begin()
+        line = config.model_dump_json()
+        prepared = self._prepared.pop((role, name), None)
+        if prepared is not None:
+            prepared.go_on(line, changed)
+            return prepared
+        process = LocalProcess(name, self._command(role, name), line, changed, self.logged)
+        self._begin(process)
         return process
 
     async def close(self) -> None:
         processes, self._processes = self._processes, []
+        self._prepared.clear()
         await asyncio.gather(*(process.stop() for process in processes))
+
+    def _command(self, role: RoleName, name: str) -> list[str]:
+        command: object = self.command(role, name)
+        if not isinstance(command, list) or not command or not all(isinstance(each, str) for each in command):
+            raise ConfigError(f"command() of the launcher {self.name} gave {command!r:.80}, which is no list of texts")
+        return command
+
+    def _begin(self, process: LocalProcess) -> None:
+        # Those on demand come and go as long as this process runs.
+        self._processes = [each for each in self._processes if not each.is_over] + [process]
+        process.begin()
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -10,9 +10,7 @@ from anywire.asked_fleet import INTERRUPTED
 from anywire.cli import options
 from anywire.cli.question import Question
 from anywire.cli.shown_text import ShownText
-from anywire.config import DEFAULT_GATEWAY
 from anywire.errors import ConfigError
-from anywire.plugins import package_of
 from anywire.printable import escaped
 
 if TYPE_CHECKING:
@@ -36,6 +34,8 @@ def demo(
 
     from anywire.cli import stream
     from anywire.cli.asked_server import known_by
+    from anywire.config import DEFAULT_GATEWAY
+    from anywire.plugins import package_of
     from anywire.roles import stop
     from anywire.roles.agent_configs import agent_configs
     from anywire.roles.orchestrator_and_agents import running

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import logging
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anywire.cli import options
-from anywire.cli.doctor_transports import leaves_the_process, reaches_orchestrator, works_here
 from anywire.cli.finding import Finding, show
 from anywire.cli.settle import configured
 from anywire.errors import AnywireError
@@ -86,6 +84,8 @@ class _Once(logging.Filter):
 def _checks(
     config: Config, plugins: Plugins, known: Callable[[Server], Server], key: str | None
 ) -> list[Callable[[], Awaitable[Finding]]]:
+    from anywire.cli.doctor_transports import leaves_the_process, reaches_orchestrator, works_here
+
     checks: list[Callable[[], Awaitable[Finding]]] = [_python]
     checks.append(lambda: _pipeline(config, plugins))
     if config.access.keys is not None:
@@ -157,6 +157,8 @@ async def _agents(config: Config, plugins: Plugins) -> Finding:
 
 
 async def _engine(config: Config, plugins: Plugins) -> Finding:
+    import asyncio
+
     from anywire.roles import assembly
 
     check = f"engine {config.engine.name}"
@@ -206,6 +208,8 @@ async def _is_anywire(server: Server) -> bool:
 
 
 async def _port(config: Config, known: Callable[[Server], Server]) -> Finding:
+    import asyncio
+
     from anywire.cli.meeting import runs_here
     from anywire.config import DEFAULT_PORT
 

@@ -72,11 +72,12 @@ class Serving(NamedTuple):
         named = {each.name: each.options for each in self.config.transports}
         here = {name: {**named[name], **met} for name, met in served.meeting_options(HERE).items()}
         invite = encode(self.invitation(served)) if self.host else ""
-        shown = str(served.tls.certificate.absolute()) if served.tls is not None else ""
+        by_socket = bool(served.own_address)
+        shown = str(served.tls.certificate.absolute()) if served.tls is not None and not by_socket else ""
         keys, admitted = self.config.access.keys, self.config.identity.admitted
         return FleetRecord(
             self.fleet,
-            served.address,
+            served.own_address or served.address,
             here,
             invite,
             key=served.access.own_key,

@@ -252,6 +252,18 @@ Key = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+Gateways = Annotated[
+    int | None,
+    typer.Option(
+        "--gateways",
+        metavar="N",
+        min=0,
+        max=64,
+        help="Processes that share the port and take the clients, for machines with more cores (Linux). Default: 0, "
+        "the orchestrator takes them itself.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -279,6 +291,7 @@ _SHARED: Mapping[str, Any] = {
     "lan": LAN,
     "invite": Invite,
     "keys": Keys,
+    "gateways": Gateways,
     "key": Key,
     "file": File,
     "settings": Set,

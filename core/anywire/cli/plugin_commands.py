@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anywire.roles.stop import Stop
 
 Answer = TypeVar("Answer")
+_HAS_IT = "__has_what_options_mean__"
 
 
 class FleetOfOptions:
@@ -69,7 +70,8 @@ class ServerOfOptions:
 
 
 def with_fleet(app: typer.Typer) -> typer.Typer:
-    """``app``, each command of which that asks a fleet or a server has the options for it and gets what they mean."""
+    """``app``, each command of which that asks a fleet or a server has the options for it and gets what they mean. Safe
+    to call again."""
     for command in app.registered_commands:
         command.callback = _given(command.callback)
     if app.registered_callback is not None:
@@ -81,13 +83,16 @@ def with_fleet(app: typer.Typer) -> typer.Typer:
 
 
 def _given(function: Callable[..., None] | None) -> Callable[..., None] | None:
-    if function is None:
-        return None
+    if function is None or getattr(function, _HAS_IT, False):
+        return function
     if is_asking_fleet(function):
-        return options.asks(_giving(FleetOfOptions, function))
-    if is_asking_server(function):
-        return options.asks_server(_giving(ServerOfOptions, function))
-    return function
+        found = options.asks(_giving(FleetOfOptions, function))
+    elif is_asking_server(function):
+        found = options.asks_server(_giving(ServerOfOptions, function))
+    else:
+        return function
+    setattr(found, _HAS_IT, True)
+    return found
 
 
 def _giving(kind: Callable[[options.Given], object], function: Callable[..., None]) -> Callable[..., None]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @options.takes(
     "host",
     "port",
+    "gateways",
     "fleet",
     "lan",
     "keys",

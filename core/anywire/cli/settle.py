@@ -55,6 +55,7 @@ def settle(
     log_level: str | None = None,
     quiet: bool = False,
     keys: Path | None = None,
+    gateways: int | None = None,
     environment: Mapping[str, str] | None = None,
     began: Mapping[str, Any] | None = None,
     again: Plugins | None = None,
@@ -70,7 +71,7 @@ def settle(
     from anywire.roles import assembly, logs
 
     given: dict[str, Any] = {
-        "server": _given(host=host, port=port),
+        "server": _given(host=host, port=port, gateway_processes=gateways),
         "scheduler": _given(name=scheduler),
         "selector": _given(name=selector),
         "launcher": _given(name="ray" if ray_address is not None and launcher is None else launcher),

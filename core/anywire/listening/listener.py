@@ -33,7 +33,8 @@ class Listener:
 
     It listens at ``host`` and ``port``, where a ``port`` of None means ``default_port``, or any that is free when that
     is taken; with ``tls`` each connection there uses TLS. An empty ``host`` leaves that out. ``unix`` is the path of a
-    Unix socket for this user alone, without TLS. ``port_key`` names the setting in messages.
+    Unix socket for this user alone, without TLS. ``port_key`` names the setting in messages. With ``reuse_port`` the
+    port is shared with other processes of this user (`anywire.listening.shared_port`).
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class Listener:
         port_key: str,
         unix: Path | None = None,
         tls: TlsConfig | None = None,
+        reuse_port: bool = False,
     ) -> None:
-        self._name, self._factory = server, factory
+        self._name, self._factory, self._reuse_port = server, factory, reuse_port
         self._host, self._port, self._default_port, self._port_key = host, port, default_port, port_key
         self._unix, self._tls = unix, tls
         self._servers: list[asyncio.Server] = []
@@ -120,12 +122,12 @@ class Listener:
         """Sockets at the port that is set, or else at the usual one or any."""
         port = self._default_port if self._port is None else self._port
         try:
-            return await _bound(self._host, port)
+            return await _bound(self._host, port, self._reuse_port)
         except OSError as error:
             if self._port is not None or error.errno != errno.EADDRINUSE:
                 raise self._cannot_listen(port, error) from error
         log.info("port %d of %s is taken: another one is used", port, self._host)
-        return await _bound(self._host, 0)
+        return await _bound(self._host, 0, self._reuse_port)
 
     async def _open_unix(self, path: Path) -> None:
         listening, self._own_socket = _bound_unix(self._name, path)
@@ -149,14 +151,14 @@ class Listener:
         return ConfigError(f"{where}: {what}")
 
 
-async def _bound(host: str, port: int) -> list[socket.socket]:
+async def _bound(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
     """Listening sockets at each address of ``host``. Raises OSError."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     try:
         for family, _, _, _, address in dict.fromkeys(found):
-            each = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+            each = socket.create_server(address[:2], family=family, backlog=BACKLOG, reuse_port=reuse_port)
             each.setblocking(False)
             sockets.append(each)
     except OSError:

@@ -49,8 +49,8 @@ class Agent:
     `start` raises what the engine or the only transport raises; with several transports those that open are
     used and the others tried again. ``log_level`` is that of its lines about hubs that come and go and about an engine
     that has not failed: DEBUG where somebody else in this process says the same, or where hubs are clients. ``access``
-    says who they are then (`anywire.roles.link_callers`). ``end_check`` says which orchestrators are let in; without it
-    every one that the transports let in.
+    says who they are then (`anywire.roles.link_callers`), or ``callers``, which do without it. ``end_check`` says which
+    orchestrators are let in; without it every one that the transports let in.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Agent:
         log_level: int = logging.INFO,
         access: Access | None = None,
         end_check: EndCheck | None = None,
+        callers: LinkCallers | None = None,
     ) -> None:
         if slots < 1:
             raise errors.ConfigError(f"an agent needs at least 1 slot, not {slots}")
@@ -98,7 +99,7 @@ class Agent:
         drain = partial(self.begin_drain, "a hub asked for it")
         self._commands = AgentCommands(info.agent_id, engine, plane, self._clock, self.boundary, drain)
         self._access = access or OpenAccess()
-        self._callers = LinkCallers(plane, self.transports, self._access)
+        self._callers = callers or LinkCallers(plane, self.transports, self._access)
         self._stop_listening: Callable[[], None] = lambda: None
         self._sending: set[asyncio.Task[None]] = set()
         self._refused_for_slots = self._checking = False
@@ -210,14 +211,16 @@ class Agent:
         if self._cancelled.has(task.hub_id, key):
             self.refuse(task, reply, errors.TaskCancelled("cancelled before it arrived"))
             return
-        refusal = self._why_not(task)
+        engine = self._status.read()
+        refusal = self._why_not(task, engine)
         if refusal:
             self.refuse(task, reply, errors.Refused(f"agent {self.info.agent_id}: {refusal}"))
             return
+        must_wait = len(self._runs) >= self._slots(engine)
         self._runs[key] = run = Run(task, caller, reply, link, self.engine, self._run_for, self._clock, self.boundary)
         self._fresh.add(run)
         self._idle.clear()
-        if len(self._runs) > self._slots(self._status.read()):
+        if must_wait:
             self._queue.add(run)
         run.runner = asyncio.get_running_loop().create_task(self._answer(key, run))
 
@@ -295,10 +298,9 @@ class Agent:
     def _slots(self, engine: EngineStatus) -> int:
         return self.slots if engine.slots is None else engine.slots
 
-    def _why_not(self, task: TaskRequest) -> str:
+    def _why_not(self, task: TaskRequest, engine: EngineStatus) -> str:
         if self.draining:
             return "draining"
-        engine = self._status.read()
         if engine.state != "ready":
             return f"its engine is {engine.state}"
         if not engine.any_model:
@@ -316,7 +318,8 @@ class Agent:
         return ""
 
     async def _answer(self, key: RunKey, run: Run) -> None:
-        await self._queue.turn(run)
+        if run.turn is not None:
+            await self._queue.turn(run)
         final = await run.answer()
         # The engine has ended, and the slot is free before the hub can know: its next task may be on the way as soon as
         # the chunk is sent.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import aclosing
-from typing import Protocol, runtime_checkable
+from types import coroutine
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from anywire.boundary import Boundary
 from anywire.caller import Caller
@@ -20,6 +21,7 @@ from anywire.roles.engine_output import checked, is_plain
 from anywire.transport import Reply
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 MAX_DELTAS = 32
 """So many deltas at most travel in one chunk, and an engine that never waits lets others run after so many."""
@@ -44,12 +46,30 @@ def run_for(engine: Engine) -> RunFor:
     return lambda task, caller: engine.run(task)
 
 
+@coroutine
+def _telling(work: Coroutine[Any, Any, _T], waits: Callable[[], None]) -> Generator[Any, Any, _T]:
+    """Await ``work``; ``waits`` is called each time before it waits for something."""
+    step: Callable[[Any], Any] = work.send
+    given: Any = None
+    try:
+        while True:
+            awaited = step(given)
+            waits()
+            try:
+                given = yield awaited
+                step = work.send
+            except BaseException as error:
+                step, given = work.throw, error
+    except StopIteration as ended:
+        return cast("_T", ended.value)
+
+
 class Run:
     """Runs one `TaskRequest` on an engine and sends what comes.
 
-    Deltas are sent when the event loop comes round: those an engine yields without waiting in between travel
-    together, and none is held back by a timer. With no credit left the engine is not iterated. What the engine raises,
-    or yields against its contract, is its failure, and this task's end. ``run`` is `run_for` of the engine.
+    What the engine yields without waiting in between travels together, and is sent as soon as it waits: nothing is held
+    back by a timer or by a turn of the event loop. With no credit left the engine is not iterated. What the engine
+    raises, or yields against its contract, is its failure, and this task's end. ``run`` is `run_for` of the engine.
     """
 
     def __init__(
@@ -81,7 +101,6 @@ class Run:
         self._pending: list[str] = []
         self._seq = 0
         self._told_accepted = False
-        self._flush_scheduled = False
         self._draining: asyncio.Future[None] | None = None
         self._fruitless = 0
         self._progress: tuple[str, str] = ("", "")
@@ -127,7 +146,7 @@ class Run:
         if self.cancelled:
             return self._stopped()
         try:
-            final = await (self._stream() if self.task.stream else self._unary())
+            final = await (_telling(self._stream(), self._flush) if self.task.stream else self._unary())
         except AnywireError as error:
             if error.blames in ("agent", "model"):
                 log.warning("task %s failed: %s: %s", self.task.task_id, error.code, error)
@@ -203,7 +222,6 @@ class Run:
     async def _stream(self) -> Chunk:
         usage = finish = ""
         empty = 0
-        loop = asyncio.get_running_loop()
         async with aclosing(self._run(self.task, self.caller)) as deltas:
             async for delta in deltas:
                 if self.cancelled:
@@ -223,9 +241,6 @@ class Run:
                     await self._send_extra(delta)
                 elif delta.text:
                     self._pending.append(delta.text)
-                    if not self._flush_scheduled:
-                        self._flush_scheduled = True
-                        loop.call_soon(self._flush)
                 else:
                     empty += 1
                     if empty % MAX_DELTAS == 0:
@@ -240,9 +255,16 @@ class Run:
         return self._final(texts, usage=usage, finish=finish)
 
     def _flush(self) -> None:
-        """Send what waits, now: the event loop or `_send_pending` calls it. Nothing else takes from ``_pending``."""
-        self._flush_scheduled = False
-        if not self._pending or self._credit <= 0 or self.runner is None or self.runner.done() or self.cancelled:
+        """Send what waits, now: called when the runner waits, as a rule for its engine, and when there is room again.
+        Where that fails, the runner is cancelled."""
+        if self._pending and (self._draining is None or self._draining.done()):
+            self._send_texts()
+            if self._fault is not None and self.runner is not None:
+                self.runner.cancel()
+
+    def _send_texts(self) -> None:
+        """Nothing else takes from ``_pending``."""
+        if self._credit <= 0 or self.runner is None or self.runner.done() or self.cancelled:
             return
         chunk = self._chunk(tuple(self._pending))
         try:
@@ -253,9 +275,6 @@ class Run:
             if not isinstance(error, AnywireError):
                 self._boundary.failed("transport", "send", error, self.task.task_id)
             self._fault = error if isinstance(error, AnywireError) else TransportError(f"not sent: {error}")
-            # `_send_pending`, which runs in the runner, sees the fault itself.
-            if asyncio.current_task() is not self.runner:
-                self.runner.cancel()
         else:
             self._pending.clear()
             self._sent(chunk)
@@ -280,7 +299,7 @@ class Run:
         while self._pending:
             await self._wait_for_credit()
             await (self._draining if self._draining is not None else self.reply.drain())
-            self._flush()
+            self._send_texts()
             if self._fault is not None:
                 raise self._fault
 

@@ -42,10 +42,11 @@ MAX_WAITING = 65536
 """Tasks that may wait for an orchestrator to appear."""
 
 
-class _FirstComeFirstSent(Fifo):
+class FirstComeFirstSent(Fifo):
     """Sends priorities on: the scheduler of the orchestrator says whether it uses them."""
 
     uses_priority: ClassVar[bool] = True
+    lets_pass: ClassVar[bool] = True
 
 
 class Client(PlaneCommands, Deliberates):
@@ -74,7 +75,7 @@ class Client(PlaneCommands, Deliberates):
             raise ConfigError("name the transport over which the orchestrator is reached: Client('dds')")
         if options and (len(transports) > 1 or not isinstance(transports[0], str)):
             raise ConfigError(f"options ({', '.join(options)}) can only be given with one transport named")
-        plugins = _WithoutHooks()
+        plugins = WithoutHooks()
         made = [plugins.create("transports", each, options) if isinstance(each, str) else each for each in transports]
         self.names = ", ".join(each.name for each in made)
         identity = client_identity(key)
@@ -89,7 +90,7 @@ class Client(PlaneCommands, Deliberates):
         self.hub = Orchestrator(
             with_proof(hub_info(lease=lease), identity),
             made,
-            _FirstComeFirstSent(SchedulerConfig(max_queue_size=MAX_WAITING)),
+            FirstComeFirstSent(SchedulerConfig(max_queue_size=MAX_WAITING)),
             plugins.create("selectors", "least_loaded", {}),
             config=self._config,
             plugins=plugins,
@@ -283,7 +284,7 @@ class Client(PlaneCommands, Deliberates):
         return error
 
 
-class _WithoutHooks(Plugins):
+class WithoutHooks(Plugins):
     """Transports come from plugins; hooks are for orchestrators."""
 
     def call(self, hook: str) -> Callable[..., Any] | None:

@@ -124,7 +124,7 @@ class FleetEngine(Engine):
             if len(task.body) > LARGE_BYTES:
                 text, outline = await read_large_body(task.body, self._orchestrator.config.max_body_bytes)
                 submission = msgspec.structs.replace(submission, body=text, outline=outline)
-            stream = self._orchestrator.submit(submission)
+            stream = self._submit(submission, task)
             self._own.add(task.hub_id, stream.task_id)
             self._running[task.hub_id, task.task_id, task.attempt] = stream, weights
             if task.progress and stream.progress is None:
@@ -170,6 +170,9 @@ class FleetEngine(Engine):
     ) -> AsyncIterator[Any]:
         """See `anywire.roles.agent_commands.PassesCommandsOn`."""
         return self._commands.carry_out(name, arguments, target, deadline, caller)
+
+    def _submit(self, submission: Submission, task: TaskRequest) -> TaskStream:
+        return self._orchestrator.submit(submission)
 
     def _check_resume(self, task: TaskRequest, weights: str | None) -> None:
         """Raises `Refused` where nobody here goes on with the answer."""

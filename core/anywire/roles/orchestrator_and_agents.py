@@ -28,6 +28,10 @@ PATIENCE = 10.0
 
 
 class _Agents(Protocol):
+    async def prepare(self) -> None:
+        """Begin what needs no orchestrator."""
+        ...
+
     async def start(self, served: Served) -> None:
         """Start them, so that they meet the orchestrator."""
         ...
@@ -51,6 +55,9 @@ class _AgentsInside:
         self._agents = [assembly.make_agent(config, plugins, logging.DEBUG) for config in configs.values()]
         self._started: list[asyncio.Task[None]] = []
 
+    async def prepare(self) -> None:
+        pass
+
     async def start(self, served: Served) -> None:
         self._started = [asyncio.create_task(agent.start()) for agent in self._agents]
 
@@ -72,10 +79,20 @@ class _AgentsLaunched:
     """Agents in processes of their own, by the launcher that the configuration names."""
 
     def __init__(self, configs: Mapping[str, Config], config: Config, plugins: Plugins) -> None:
-        self._configs, self.grace = configs, config.shutdown_grace + SETTLE
+        self._configs, self._plugins, self.grace = configs, plugins, config.shutdown_grace + SETTLE
         self._launcher = assembly.make_launcher(config, plugins)
         self._processes: list[RunningProcess] = []
         self._meeting: Mapping[str, Mapping[str, Any]] = {}
+
+    async def prepare(self) -> None:
+        """Let the processes import what they need while the orchestrator starts: both take as long."""
+        for name, config in self._configs.items():
+            used = [self._plugins.module("transports", each.name) for each in config.transports]
+            used.append(self._plugins.module("engines", config.engine.name))
+            try:
+                await self._launcher.prepare("agent", name, list(filter(None, used)))
+            except Exception as error:
+                log.debug("the launcher %s prepares nothing for %s: %s", self._launcher.name, name, error)
 
     async def start(self, served: Served) -> None:
         self._meeting = served.meeting_options(await self._reached())
@@ -193,6 +210,7 @@ async def running(config: Config, plugins: Plugins, stop: Stop, count: int | Non
 
     failing: asyncio.Task[None] | None = None
     try:
+        await agents.prepare()
         async with serving(config, plugins, stop) as served:
             await stop.unless(agents.start(served))
             failing = asyncio.create_task(agents.failure())

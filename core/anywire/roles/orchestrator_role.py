@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anywire.access import OpenAccess, RunAccess
 from anywire.access_settings import TlsConfig
@@ -31,6 +31,9 @@ from anywire.route import Routes
 from anywire.transport import Candidacy, Transport
 from anywire.transport_tools import option_of
 
+if TYPE_CHECKING:
+    from anywire.roles.gateway_processes import GatewayProcesses
+
 log = logging.getLogger(__name__)
 
 SETTLE = 5.0
@@ -48,6 +51,8 @@ class Served(NamedTuple):
     """Tells the numbers of a further part, under a name, with those of services; see `ServiceHost.tell_also`."""
     routes: Routes | None = None
     """What the gateways serve beside their own."""
+    own_address: str = ""
+    """Where the orchestrator's own process answers other commands of this user, where that is not `address`."""
 
     @property
     def address(self) -> str:
@@ -98,16 +103,21 @@ class OrchestratorRole:
         self._stop_listening: Callable[[], None] = lambda: None
         self._stop_inviting: Callable[[], None] = lambda: None
         self.gateways = assembly.make_gateways(config, plugins)
+        self._public = list(self.gateways)
+        """Those that clients meet."""
+        self._processes = self._share_port(config, plugins) if config.server.gateway_processes else None
         self.routes = Routes()
         services = assembly.make_services(config, plugins)
         self.services = ServiceHost(services, self.orchestrator, self._service_context, self.gateways)
+        if self._processes is not None:
+            self.services.tell_also("gateway_processes", self._processes.numbers)
         self._state = state_root(self.orchestrator.transports)
         self._budgets = KeptBudgets(self.orchestrator.limits, self._state, self.orchestrator.clock)
         self._fleet_agents = assembly.make_fleet_agents(config, plugins, self.orchestrator, self._told_access)
         self._client_transports = [
             transport for one in self._fleet_agents if one.plane == "client" for transport in one.transports
         ]
-        check_reach(config, self.access, self.gateways, self._client_transports)
+        check_reach(config, self.access, self._public, self._client_transports)
         self._started: list[Gateway] = []
         self._announced: list[Agent] = []
 
@@ -119,16 +129,28 @@ class OrchestratorRole:
     def served(self) -> Served:
         return Served(
             self.orchestrator,
-            self.gateways,
+            self._public,
             self._client_transports,
             self.access,
             self.services.tell_also,
             self.routes,
+            f"unix:{self._processes.own_socket}" if self._processes is not None else "",
         )
 
     def context(self, name: str) -> OrchestratorContext:
         """What the gateway of that name is given."""
         return self._context(name, is_service=False)
+
+    def _share_port(self, config: Config, plugins: Plugins) -> GatewayProcesses:
+        """Put processes in the place of the gateway that can share its port, which stays on a Unix socket here."""
+        from anywire.roles.gateway_processes import GatewayProcesses, shared_gateway
+
+        choice = shared_gateway(config, plugins)
+        at = next(number for number, each in enumerate(self.gateways) if each.name == choice.name)
+        processes = GatewayProcesses(config, plugins, self.orchestrator, choice, self.gateways[at])
+        self.gateways[at] = assembly.make(config, plugins, "gateways", choice.name, processes.own_options())
+        self._public[at] = processes
+        return processes
 
     def _service_context(self, name: str) -> OrchestratorContext:
         return self._context(name, is_service=True)
@@ -158,9 +180,14 @@ class OrchestratorRole:
         await self._budgets.start()
         self._stop_listening = self.access.listen(self.orchestrator.end_caller)
         await self.services.start()
+        if self._processes is not None:
+            self._processes.make_folder()
         for gateway in self.gateways:
             self._started.append(gateway)
             await gateway.start(self.context(gateway.name))
+        if self._processes is not None:
+            self._started.append(self._processes)
+            await self._processes.start(self.context(self._processes.name))
         if self.routes.all() and not self.gateways:
             log.warning("services have routes, and no gateway serves them: configure one that speaks HTTP")
         for one in self._fleet_agents:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, get_args
+from typing import Any
 
 from anywire.config import Config
 from anywire.errors import AnywireError
-from anywire.launcher import RoleName
 from anywire.plugins import Plugins
-from anywire.roles import agent_role, assembly, logs, orchestrator_role, stop
+from anywire.roles import assembly, logs, stop
 from anywire.roles.parent import inherited_config, stop_with_parent
 from anywire.roles.ready import say_ready
 from anywire.secrecy import hide_in_tracebacks
@@ -23,32 +22,55 @@ from anywire.secrecy import hide_in_tracebacks
 Run = Callable[[Config, Plugins, stop.Stop], Coroutine[Any, Any, None]]
 
 
-async def _agent(config: Config, plugins: Plugins, stop: stop.Stop) -> None:
-    agent = assembly.make_agent(config, plugins)
-    await agent_role.work(agent, config, stop, lambda: say_ready(agent_role.description(agent, config)))
+def _agent() -> Run:
+    from anywire.roles import agent_role
+
+    async def run(config: Config, plugins: Plugins, stop: stop.Stop) -> None:
+        agent = assembly.make_agent(config, plugins)
+        await agent_role.work(agent, config, stop, lambda: say_ready(agent_role.description(agent, config)))
+
+    return run
 
 
-async def _orchestrator(config: Config, plugins: Plugins, stop: stop.Stop) -> None:
-    await orchestrator_role.serve(config, plugins, stop, lambda served: say_ready(", ".join(served.addresses)))
+def _orchestrator() -> Run:
+    from anywire.roles import orchestrator_role
+
+    async def run(config: Config, plugins: Plugins, stop: stop.Stop) -> None:
+        await orchestrator_role.serve(config, plugins, stop, lambda served: say_ready(", ".join(served.addresses)))
+
+    return run
 
 
-_ROLES: dict[str, Run] = {"agent": _agent, "orchestrator": _orchestrator}
+def _gateway() -> Run:
+    from anywire.roles import gateway_role
+
+    async def run(config: Config, plugins: Plugins, stop: stop.Stop) -> None:
+        await gateway_role.work(
+            config, plugins, stop, lambda served: say_ready(", ".join(each.address for each in served))
+        )
+
+    return run
+
+
+_ROLES: dict[str, Callable[[], Run]] = {"agent": _agent, "orchestrator": _orchestrator, "gateway": _gateway}
+"""Each imports what its role needs, and nothing of the others."""
 
 
 def main() -> int:
     role = sys.argv[1] if len(sys.argv) == 2 else ""
     if role not in _ROLES:
-        print(f"usage: python -m anywire.roles.process {'|'.join(get_args(RoleName))}", file=sys.stderr)
+        print(f"usage: python -m anywire.roles.process {'|'.join(_ROLES)}", file=sys.stderr)
         return 2
     hide_in_tracebacks()
     try:
+        work = _ROLES[role]()  # it imports while the configuration may be on its way
         config = inherited_config()
         logs.configure(config.log_level, config.log_format)
         plugins = assembly.load_plugins(config)
 
         async def run(asked: stop.Stop) -> None:
             stop_with_parent(asked)
-            await _ROLES[role](config, plugins, asked)
+            await work(config, plugins, asked)
 
         stop.run(run)
     except AnywireError as error:

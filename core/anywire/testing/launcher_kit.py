@@ -102,6 +102,17 @@ class LauncherConformance:
             assert pid is None or is_gone(pid)
             await expect(process.stop(), "a second stop returns")
 
+    async def test_one_that_was_prepared_becomes_ready(self) -> None:
+        async with self.launching() as launcher:
+            for name in ("early", "never"):
+                await launcher.prepare("agent", name, ["json", "no_such_module"])
+            process = await launcher.start("agent", config(), "early")
+            await expect(process.ready(), "it is ready", START_PATIENCE)
+            assert process.name == "early"
+            assert process.restarts == 0
+            pid = _pid_here(process)
+        assert pid is None or is_gone(pid)
+
     async def test_one_that_cannot_start_says_why_and_is_not_started_again(self) -> None:
         async with self.launching() as launcher:
             wrong = config(engine={"name": "synthetic", "no_such_option": 1})

@@ -162,6 +162,32 @@ class SchedulerConformance(_Strategies):
             scheduler.put_back(task)
         assert _drained(scheduler, 30) == [f"t{number}" for number in range(30)]
 
+    @pytest.mark.parametrize("seed", range(5))
+    def test_a_task_that_passes_leaves_nothing_behind(self, seed: int) -> None:
+        """Where `Scheduler.lets_pass` says that a task may pass while none waits, it makes no difference whether it was
+        put and taken."""
+        if vars(type(self.make())).get("lets_pass") is not True:
+            pytest.skip("this scheduler lets no task pass")
+
+        def order(shown: bool) -> list[str]:
+            rng, out = random.Random(seed), []
+            scheduler: Scheduler = self.make(max_queue_size=1000)
+            for number in range(400):
+                task = _task(number, rng, scheduler.wants_prefix)
+                if not len(scheduler) and rng.random() < 0.7:
+                    if shown:
+                        scheduler.put(task)
+                        assert scheduler.take(lambda keys: True, number) is task
+                    if rng.random() < 0.3:
+                        scheduler.put_back(task)
+                elif rng.random() < 0.4:
+                    scheduler.put(task)
+                elif (got := scheduler.take(_ready(set(rng.sample(MODELS, 2)), []), number)) is not None:
+                    out.append(got.task_id)
+            return out + _drained(scheduler, 400)
+
+        assert order(True) == order(False), "it remembers tasks that were taken at once"
+
     def test_nothing_starves(self) -> None:
         """With a steady supply of newer equals, a task still comes out in the end."""
         scheduler: Scheduler = self.make(max_queue_size=1000)

@@ -10,6 +10,10 @@ from anywire.transport_tools.codec import Codec, Goodbye
 from anywire.transport_tools.encoded_channel import EncodedChannel
 from anywire.transport_tools.frames import Unpacker, frame
 
+HELLO_BYTES = 256 * 1024
+"""Bytes that a message of a peer may have before it is linked, encoded: a hello has some hundreds. A stranger makes
+this end keep no more than that."""
+
 
 class StreamChannel(EncodedChannel, asyncio.Protocol):
     """A `Channel`. Give ``loop.create_connection``, ``create_unix_server`` and the like one for each connection.
@@ -20,7 +24,9 @@ class StreamChannel(EncodedChannel, asyncio.Protocol):
 
     def __init__(self, owner: ChannelOwner, codec: Codec, **bounds: Any) -> None:
         super().__init__(owner, codec, **bounds)
-        self._unpacker = Unpacker(self._limit)
+        self._unpacker = Unpacker(min(self._limit, HELLO_BYTES))
+        self._is_new = True
+        """Whether it was no link when it last heard of the peer."""
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -57,6 +63,8 @@ class StreamChannel(EncodedChannel, asyncio.Protocol):
                 self._receive(message)
                 if self.over:
                     return
+                if self._is_new and self.linked:
+                    self._is_new, self._unpacker.limit = False, self._limit
         except Exception as error:
             self._fail(error)
 

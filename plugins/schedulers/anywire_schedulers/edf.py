@@ -32,6 +32,7 @@ class Edf(Scheduler):
     """
 
     name: ClassVar[str] = "edf"
+    lets_pass: ClassVar[bool] = True
     Config: ClassVar[type[SchedulerConfig]] = EdfConfig
 
     def __init__(self, config: EdfConfig) -> None:

@@ -60,6 +60,7 @@ class Priority(Scheduler):
     """
 
     name: ClassVar[str] = "priority"
+    lets_pass: ClassVar[bool] = True
     Config: ClassVar[type[SchedulerConfig]] = PriorityConfig
     uses_priority: ClassVar[bool] = True
 

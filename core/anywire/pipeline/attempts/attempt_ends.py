@@ -80,14 +80,10 @@ class AttemptEnds:
         task.spent += attempt.used
         if attempt.used > 1:
             task.below += attempt.used - 1
-        self._events.hold()
-        try:
-            if not self._health.all_ok:
-                self._note_health(attempt, None)
-            outcome = self._open.finish(attempt, "")
-            self._ends.end(task, "", attempt, outcome, final)
-        finally:
-            self._events.release()
+        if not self._health.all_ok:
+            self._note_health(attempt, None)
+        outcome = self._open.finish(attempt, "")
+        self._ends.end(task, "", attempt, outcome, final)
 
     def attempt_congested(self, attempt: Attempt, error: AnywireError) -> None:
         task = attempt.task

@@ -51,7 +51,7 @@ class AttemptsSink(ProgressSink, Protocol):
     """What the pipeline is told of its attempts."""
 
     def attempt_answered(self, attempt: Attempt, final: Chunk) -> None:
-        """Its last chunk came; the attempt has ended."""
+        """Its last chunk came; the attempt has ended. Events are held."""
         ...
 
     def attempt_congested(self, attempt: Attempt, error: AnywireError) -> None:
@@ -103,14 +103,13 @@ class Attempts:
 
     def send(self, task: Task, agent: AgentView, model: str) -> None:
         """Begin an attempt with one of the task's models; the sink hears how it ends, also when it ends here."""
-        clock, stream = self._clock, task.stream
+        clock, stream, submission = self._clock, task.stream, task.submission
         now = clock.now_ns()
-        registry, submission = self._registry, task.submission
-        link = registry.link(agent)
+        link, lease = self._registry.acquire(agent)
         task.sent = number = task.sent + 1
         attempt = Attempt(task, number, agent, model, link, self._window, now)
-        attempt.epoch, attempt.is_hedge = self._health.epoch, bool(task.attempts)
-        attempt.in_vain = attempt.is_hedge
+        attempt.lease, attempt.epoch = lease, self._health.epoch
+        attempt.is_hedge = attempt.in_vain = bool(task.attempts)
         if task.retry_budget is None and not task.is_probe:
             self._retries.begin(task, now)
         told = 0
@@ -125,6 +124,7 @@ class Attempts:
             task.agent_id = agent_id
             stream.stages.selected = now
         queued = task.queued
+        uses_servers = bool(queued.keys[0].needs) and queued.key.uses_servers
         request = TaskRequest(
             self._hub_id,
             task.task_id,
@@ -133,13 +133,13 @@ class Attempts:
             model,
             submission.body,
             submission.stream,
-            task.text,
+            task.text if task.kept is not None else "",
             submission.priority,
             max(1, (queued.deadline_ns - now) // 1_000_000) if queued.deadline_ns else 0,
             self._window,
             submission.hops,
             self._tracing.attempt(task.task_id, number, submission.trace) if submission.trace else "",
-            submission.progress or self._config.first_token_timeout > 0 or queued.key.uses_servers,
+            submission.progress or self._config.first_token_timeout > 0 or uses_servers,
             told,
             submission.caller.tenant,
             queued.session,
@@ -150,8 +150,6 @@ class Attempts:
             queued.avoid,
         )
         self._open.add(attempt)
-        attempt.lease = registry.lease(agent_id, link)
-        registry.acquire(agent)
         if not self._health.all_ok and not task.is_probe:
             self._tell_health(attempt)
         self._progress.watch(attempt)
@@ -231,8 +229,12 @@ class Attempts:
         """End every attempt on that link."""
         self._rooms.found(agent.agent_id)
         hit = self._open.on_link(agent.agent_id, link, agent.info.incarnation)
-        if not hit:
-            return
+        if hit:
+            self._end_all(hit, agent, link, reason)
+        self._open.link_ended(agent.agent_id, link)
+
+    def _end_all(self, hit: list[Attempt], agent: AgentView, link: int, reason: str) -> None:
+        """End the attempts on a link that is lost; they are cancelled when it is there again."""
         cancels = [Cancel(self._hub_id, each.task.task_id, each.number, "link lost") for each in hit]
         self._abandoned[agent.agent_id, agent.info.incarnation, link] = cancels
         if len(self._abandoned) > REMEMBERED_LINKS:

@@ -29,22 +29,28 @@ class OpenAttempts:
         self._boundary, self._clock = boundary, clock
         self.by_key: dict[tuple[str, int], Attempt] = {}
         """By task and number."""
-        self._on_link: dict[tuple[str, int], dict[tuple[str, int], Attempt]] = {}
+        self._on_link: dict[tuple[str, int], dict[Attempt, None]] = {}
+        """By agent and link."""
         self.wasted = WastedWork()
 
     def add(self, attempt: Attempt) -> None:
         """An attempt is about to be sent."""
-        key, place = attempt.key, attempt.place
-        self.by_key[key] = attempt
-        on_link = self._on_link.get(place)
+        self.by_key[attempt.key] = attempt
+        on_link = self._on_link.get(attempt.place)
         if on_link is None:
-            self._on_link[place] = on_link = {}
-        on_link[key] = attempt
+            on_link = self._on_link[attempt.place] = {}
+        attempt.on_link = on_link
+        on_link[attempt] = None
 
     def on_link(self, agent_id: str, link: int, incarnation: int) -> list[Attempt]:
         """Those of one life of an agent over one link."""
         found = self._on_link.get((agent_id, link), {})
-        return [attempt for attempt in found.values() if attempt.incarnation == incarnation]
+        return [attempt for attempt in found if attempt.incarnation == incarnation]
+
+    def link_ended(self, agent_id: str, link: int) -> None:
+        """A link is over, and so are the attempts on it."""
+        if not self._on_link.get((agent_id, link), True):
+            del self._on_link[agent_id, link]
 
     def of_agent(self, agent_id: str) -> list[Attempt]:
         """Those of an agent, over all its links."""
@@ -61,13 +67,8 @@ class OpenAttempts:
     def finish(self, attempt: Attempt, code: str | None) -> Outcome | None:
         """The one place where an attempt ends: its slot is free. ``code`` is the error's, empty for an answer, None
         when nothing was sent. Runs no plugin: the outcome is the caller's to pass on."""
-        key, place = attempt.key, attempt.place
-        self.by_key.pop(key, None)
-        on_link = self._on_link.get(place)
-        if on_link is not None:
-            on_link.pop(key, None)
-            if not on_link:
-                del self._on_link[place]
+        self.by_key.pop(attempt.key, None)
+        attempt.on_link.pop(attempt, None)
         self._leave_task(attempt)
         attempt.state = "ended"
         if attempt.kept_back or attempt.used > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from anywire import errors
@@ -14,7 +14,10 @@ from anywire.pipeline.tasks.task import Attempt, Task
 from anywire.pipeline_settings import PipelineConfig
 
 LOOK = 0.1
-"""Seconds between two looks at all open attempts."""
+"""Seconds between two looks at open attempts."""
+MOST = 512
+"""Attempts that one look is at: of more, each has its turn every few looks. So many open streams cost no more than
+some, and hold up nobody."""
 
 _LATE = {
     "sent": ("did not accept the task", "accept_timeout"),
@@ -35,7 +38,7 @@ class ProgressSink(Protocol):
 
 
 class ProgressWatch:
-    """Looks at ``open`` attempts ten times a second, as long as there are any.
+    """Looks at ``open`` attempts ten times a second, as long as there are any: at each of them, or at `MOST` in turn.
 
     Times are awake seconds: what comes too late because this process did not run is not late. One look at all costs
     less than a timer that is set and cancelled for each.
@@ -52,6 +55,8 @@ class ProgressWatch:
         self._open, self._awake, self._counts, self._config, self._sink = open_attempts, awake, counts, config, sink
         self._call_within = config.breaker.call_timeout
         self._timer: Timer | None = None
+        self._turn: list[Attempt] = []
+        """Those that this turn has not come to yet, of the attempts that were open when it began."""
 
     def watch(self, attempt: Attempt) -> None:
         """An attempt is sent: it must be accepted in time."""
@@ -71,6 +76,7 @@ class ProgressWatch:
 
     def _stop(self) -> None:
         self._timer = None
+        self._turn = []
         self._awake.stop()
 
     def _look(self) -> None:
@@ -82,8 +88,8 @@ class ProgressWatch:
             return
         now = self._awake.now()
         overdue: list[Attempt] = []
-        for attempt in self._open.values():
-            if attempt.cancelled:
+        for attempt in self._next():
+            if attempt.cancelled or attempt.state == "ended":
                 continue
             if attempt.expires and now >= attempt.expires and attempt.state != "streaming":
                 overdue.append(attempt)
@@ -95,6 +101,16 @@ class ProgressWatch:
         for attempt in overdue:
             if attempt.state != "ended" and not attempt.cancelled:
                 self._end(attempt, now)
+
+    def _next(self) -> Collection[Attempt]:
+        """The attempts that this look is at."""
+        if not self._turn:
+            if len(self._open) <= MOST:
+                return self._open.values()
+            self._turn = list(self._open.values())
+        found = self._turn[-MOST:]
+        del self._turn[-MOST:]
+        return found
 
     def _is_overdue(self, attempt: Attempt, now: float) -> bool:
         stalled = attempt.task.stalled_due

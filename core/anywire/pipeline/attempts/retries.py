@@ -56,12 +56,11 @@ class Retries:
         if attempt.is_hedge:
             told = 1  # what goes on beside another attempt is no retry, and costs none
         if told > 1 and budget is not None:
-            further = budget.left(now_ns)
             if attempt.agent.info.engine == ORCHESTRATOR:
-                told = min(told, 1 + further)
+                told = min(told, 1 + budget.left(now_ns))
                 attempt.kept_back = told - 1
                 budget.keep_back(told - 1)
-            elif not further:
+            elif budget.is_used_up(now_ns):
                 told = 1
         attempt.told = told
         return told

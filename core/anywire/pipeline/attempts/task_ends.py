@@ -67,13 +67,12 @@ class TaskEnds:
         self.absence = Absence(clock, config, registry, admission, self.fail)
         self.probe_ended: Callable[[Task, Attempt | None, AnywireError | None], None] | None = None
         """Told of each probe that has ended, with its last attempt and its error."""
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
+        """Set when no task is left, once somebody waits for that."""
 
     def add(self, task: Task, deadline: float) -> None:
         """Take a new task in, which may take ``deadline`` seconds."""
         self.tasks[task.task_id] = task
-        self._idle.clear()
         self.deadlines.add(task, deadline)
 
     def find(self, task_id: str, caller: Caller) -> Task | None:
@@ -84,6 +83,7 @@ class TaskEnds:
     async def all_ended(self, within: float) -> None:
         """Wait until every task has ended, at most ``within`` seconds."""
         if self.tasks and within > 0:
+            self._idle = self._idle or asyncio.Event()
             expired = self._clock.call_later(within, self._idle.set)
             await self._idle.wait()
             expired.cancel()
@@ -128,7 +128,7 @@ class TaskEnds:
             task.stream.fail(error)
         for other in list(task.attempts.values()) if task.attempts else ():
             self._open.cancel(other, str(error) if error is not None else "the task has ended")
-        if not self.tasks:
+        if self._idle is not None and not self.tasks:
             self._idle.set()
         if was_waiting:
             self._dispatcher.remove(task)

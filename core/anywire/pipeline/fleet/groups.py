@@ -26,6 +26,9 @@ KINDS: tuple[str, ...] = get_args(Kind)
 Names = tuple[str, tuple[str, ...]]
 """What makes a group: the text of the offers, and the capabilities."""
 
+Place = tuple[float, int, int, AgentView]
+"""A `rank` and whose it is. No two have the same ordinal, so the order of places is that of ranks, without a call."""
+
 
 class Member(msgspec.Struct, eq=False):
     """An agent in the registry: its view, its links, and the one in use."""
@@ -43,7 +46,7 @@ class Member(msgspec.Struct, eq=False):
     """Slots that it has been given so far, where it begins slowly."""
     models: tuple[str, ...] = ()
     """``ready``, ``slots`` and ``models`` as they are in the totals."""
-    rank: tuple[float, int, int] = (0.0, 0, 0)
+    place: Place | tuple[()] = ()
     """Its place in the order of loads, as it stands there."""
 
 
@@ -52,12 +55,12 @@ def rank(agent: AgentView) -> tuple[float, int, int]:
     return agent.in_flight / (agent.status.slots or 1), agent.last_sent, agent.ordinal
 
 
+def _place(agent: AgentView) -> Place:
+    return agent.in_flight / (agent.status.slots or 1), agent.last_sent, agent.ordinal, agent
+
+
 def by_ordinal(agent: AgentView) -> int:
     return agent.ordinal
-
-
-def _by_rank(member: Member) -> tuple[float, int, int]:
-    return member.rank
 
 
 class Orders:
@@ -70,28 +73,27 @@ class Orders:
     def __init__(self) -> None:
         self.kept = False
         self.members: dict[str, Member] = {}
-        self._loads: list[Member] | None = None
+        self._loads: list[Place] | None = None
 
-    def by_load(self) -> list[Member]:
+    def by_load(self) -> list[Place]:
         if self._loads is None:
             self._loads = self.sorted(member for member in self.members.values() if member.free)
         return self._loads
 
-    def sorted(self, members: Iterable[Member]) -> list[Member]:
+    def sorted(self, members: Iterable[Member]) -> list[Place]:
         """In the order of their loads, which is kept from now on."""
         self.kept = True
-        members = list(members)
+        places = []
         for member in members:
-            member.rank = rank(member.view)
-        return sorted(members, key=_by_rank)
+            member.place = place = _place(member.view)
+            places.append(place)
+        places.sort()
+        return places
 
-    def add_free(self, member: Member) -> None:
+    def moved(self, old: Place | tuple[()], new: Place | None) -> None:
+        """A free agent has another place now, or none, or it is free now and had none."""
         if self._loads is not None:
-            insort(self._loads, member, key=_by_rank)
-
-    def remove_free(self, member: Member) -> None:
-        if self._loads is not None:
-            del self._loads[bisect_left(self._loads, member.rank, key=_by_rank)]
+            _move(self._loads, old, new)
 
 
 class Group:
@@ -109,7 +111,7 @@ class Group:
         self.members: dict[str, Member] = {}
         self.free: list[AgentView] = []
         self.slots = 0
-        self._loads: list[Member] | None = None
+        self._loads: list[Place] | None = None
         self._views: list[GroupsView] = []
 
     def keep(self, view: GroupsView) -> None:
@@ -134,51 +136,52 @@ class Group:
         for view in self._views:
             view.add_free(member.view)
         if self._orders.kept:
-            self._add_load(member)
+            self._move(member, _place(member.view))
 
     def remove_free(self, member: Member) -> None:
         del self.free[bisect_left(self.free, member.view.ordinal, key=by_ordinal)]
         for view in self._views:
             view.remove_free(member.view)
         if self._orders.kept:
-            self._remove_load(member)
+            self._move(member, None)
 
     def load_changed(self, member: Member) -> None:
         """A free agent's load is another one."""
         if self._orders.kept:
-            self._remove_load(member)
-            self._add_load(member)
+            self._move(member, _place(member.view))
 
     def by_load(self) -> Iterator[AgentView]:
         if len(self.free) <= FEW:
             return iter(sorted(self.free, key=rank)) if len(self.free) > 1 else iter(self.free)
         if self._loads is None:
             self._loads = self._orders.sorted(self.members[agent.agent_id] for agent in self.free)
-        return (member.view for member in self._loads)
+        return (place[3] for place in self._loads)
 
-    def _add_load(self, member: Member) -> None:
-        member.rank = rank(member.view)
+    def _move(self, member: Member, new: Place | None) -> None:
+        old, member.place = member.place, new or ()
         if self._loads is not None:
-            insort(self._loads, member, key=_by_rank)
-        self._orders.add_free(member)
+            _move(self._loads, old, new)
+        self._orders.moved(old, new)
 
-    def _remove_load(self, member: Member) -> None:
-        if self._loads is not None:
-            del self._loads[bisect_left(self._loads, member.rank, key=_by_rank)]
-        self._orders.remove_free(member)
+
+def _move(loads: list[Place], old: Place | tuple[()], new: Place | None) -> None:
+    if old:
+        del loads[bisect_left(loads, old)]
+    if new:
+        insort(loads, new)
 
 
 class GroupsView:
-    """`anywire.selector.Candidates` over groups, as they are now. A view of several groups keeps a list of its own of
-    those that are free, in no order, so that nothing but iterating looks at each group. ``closed``: the list is not
-    kept any more."""
+    """`anywire.selector.Candidates` over groups, as they are now. ``free`` are those that can take a task: the list of
+    a group that is alone, or one of its own of several groups, in no order, so that nothing but iterating looks at each
+    group. ``closed``: that one is not kept any more."""
 
-    __slots__ = ("_among", "_at", "_free", "_orders", "closed", "groups")
+    __slots__ = ("_among", "_at", "_orders", "closed", "free", "groups")
 
     def __init__(self, groups: Sequence[Group], orders: Orders) -> None:
         self.groups, self._among, self._orders = groups, frozenset(groups), orders
         self.closed = False
-        self._free: list[AgentView] = []
+        self.free: list[AgentView] = groups[0].free if len(groups) == 1 else []
         self._at: dict[str, int] = {}
         if len(groups) > 1:
             for group in groups:
@@ -186,25 +189,29 @@ class GroupsView:
                 for agent in group.free:
                     self.add_free(agent)
 
+    def close(self) -> None:
+        """Its groups are others from now on: whoever still has it sees those that it had."""
+        self.closed = len(self.groups) > 1
+
     def add_free(self, agent: AgentView) -> None:
         if self.closed:  # only some of its groups may still know it
             return
-        self._at[agent.agent_id] = len(self._free)
-        self._free.append(agent)
+        self._at[agent.agent_id] = len(self.free)
+        self.free.append(agent)
 
     def remove_free(self, agent: AgentView) -> None:
         if self.closed:
             return
-        last = self._free.pop()
+        last = self.free.pop()
         at = self._at.pop(agent.agent_id)
         if last is not agent:
-            self._free[at], self._at[last.agent_id] = last, at
+            self.free[at], self._at[last.agent_id] = last, at
 
     def __bool__(self) -> bool:
-        return bool(self._agents())
+        return bool(self.free if not self.closed else self._agents())
 
     def __len__(self) -> int:
-        return len(self._agents())
+        return len(self.free if not self.closed else self._agents())
 
     def __iter__(self) -> Iterator[AgentView]:
         groups = self.groups
@@ -241,7 +248,8 @@ class GroupsView:
             return merge(*(group.by_load() for group in groups), key=rank)
         if members > PASSED_OVER * len(free):
             return iter(sorted(free, key=rank))
-        return (member.view for member in self._orders.by_load() if member.group in self._among)
+        all_members, among = self._orders.members, self._among
+        return (place[3] for place in self._orders.by_load() if all_members[place[3].agent_id].group in among)
 
     def sample(self, k: int, rng: random.Random) -> Sequence[AgentView]:
         free = self._agents()
@@ -253,10 +261,7 @@ class GroupsView:
         return agents if len(self.groups) == 1 else sorted(agents, key=by_ordinal)
 
     def _agents(self) -> list[AgentView]:
-        groups = self.groups
-        if len(groups) == 1:
-            return groups[0].free
-        return self._free if not self.closed else [agent for group in groups for agent in group.free]
+        return self.free if not self.closed else [agent for group in self.groups for agent in group.free]
 
 
 NOBODY = GroupsView((), Orders())

@@ -214,17 +214,20 @@ class Registry:
         member = self._members.get(agent.agent_id)
         return member is not None and member.view is agent and bool(member.links - {link})
 
-    def lease(self, agent_id: str, link: int) -> Silence | None:
-        """The lease of a link, where the registry watches it: whatever comes by the link is a sign of life."""
-        found = self._links.get(agent_id, {}).get(link)
-        return found.lease if found is not None else None
-
-    def acquire(self, agent: AgentView) -> None:
+    def acquire(self, agent: AgentView) -> tuple[int, Silence | None]:
+        """Count one more attempt on a known agent: the link over which it goes, and that one's lease where the registry
+        watches it: whatever comes by the link is a sign of life."""
         agent.in_flight += 1
         self._sent += 1
         agent.last_sent = self._sent
         if agent.in_flight >= agent.status.slots or self.serving.orders.kept or self._slow_start.any:
             self._update(agent)
+        agent_id = agent.info.agent_id
+        number = self._members[agent_id].link
+        if not self._leased[number]:
+            return number, None
+        link = self._links[agent_id].get(number)
+        return number, link.lease if link is not None else None
 
     def release(self, agent: AgentView) -> None:
         agent.in_flight -= 1

@@ -60,8 +60,7 @@ class Serving:
             if key[:2] not in self._serving:
                 return NOBODY
             view = self._views[key] = self._view(key)
-        groups = view.groups
-        if not (groups[0].free if len(groups) == 1 else view):
+        if not view.free:
             return NOBODY
         if self._health.all_ok:
             return view
@@ -266,7 +265,7 @@ class Serving:
 
     def _forget_views(self) -> None:
         for view in self._views.values():
-            view.closed = True
+            view.close()
         self._views.clear()
 
     def _enter(self, member: Member, names: tuple[str, tuple[str, ...]]) -> list[Served]:

@@ -30,11 +30,8 @@ class SlowStart:
     ) -> None:
         self._clock, self._seconds, self._grew, self._told = clock, seconds, grew, told
         self._starts: dict[str, _Start] = {}
-
-    @property
-    def any(self) -> bool:
+        self.any = False
         """Whether an agent has not got all its slots yet."""
-        return bool(self._starts)
 
     def begin(self, member: Member) -> None:
         """It has one slot now. Does nothing where there is no slow start."""
@@ -42,6 +39,7 @@ class SlowStart:
             self._forget(member)
             member.room = 1
             self._starts[member.view.agent_id] = _Start()
+            self.any = True
             self.changed(member)
 
     def changed(self, member: Member) -> None:
@@ -68,9 +66,11 @@ class SlowStart:
             if start.timer is not None:
                 start.timer.cancel()
         self._starts.clear()
+        self.any = False
 
     def _forget(self, member: Member) -> bool:
         start = self._starts.pop(member.view.agent_id, None)
+        self.any = bool(self._starts)
         if start is not None and start.timer is not None:
             start.timer.cancel()
         return start is not None

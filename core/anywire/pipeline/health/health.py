@@ -45,6 +45,8 @@ class Health:
     ) -> None:
         self._clock, self._changed, self._config = clock, changed, config
         self._records: dict[Subject, HealthRecord] = {}
+        self.all_ok = True
+        """Whether nobody has failed lately: nothing need be asked then."""
         self._quarantine = Quarantine(clock, config, probe)
         self._away: OrderedDict[str, None] = OrderedDict()
         self._resting: set[str] = set()
@@ -55,11 +57,6 @@ class Health:
         self._closed = False
         self.epoch = 0
         """What an attempt that is sent now is to carry; see `anywire.pipeline.health.breaker`."""
-
-    @property
-    def all_ok(self) -> bool:
-        """Whether nobody has failed lately: nothing need be asked then."""
-        return not self._records
 
     def state(self, subject: Subject) -> HealthState:
         if subject in self._quarantine:
@@ -175,6 +172,7 @@ class Health:
         record = self._records.get(subject)
         if record is None:
             record = self._records[subject] = HealthRecord(Breaker(self._config, self._next_epoch))
+            self.all_ok = False
             if isinstance(subject, ModelAt) and (oldest := self._models.add(subject)) is not None:
                 self.forget(oldest)
                 self._changed(oldest)
@@ -247,6 +245,7 @@ class Health:
     def forget(self, subject: Subject) -> None:
         """It is as one that has never failed. Tells nobody."""
         record = self._records.pop(subject, None)
+        self.all_ok = not self._records
         if record is not None:
             record.cancel_timer()
         if isinstance(subject, str):

@@ -103,12 +103,13 @@ class Incoming:
         if chunk.seq != attempt.next_seq or (attempt.outstanding <= 0 and not chunk.final):
             self._sink.attempt_failed(attempt, attempt.corruption(chunk), chunk.final)
             return
-        if attempt.state == "streaming":
+        if attempt.state == "streaming" and not chunk.final:
             self._take_in(attempt, chunk)
             return
         self._observation.hold()
         try:
-            self._begin_streaming(attempt, chunk)
+            if attempt.state != "streaming":
+                self._begin_streaming(attempt, chunk)
             self._take_in(attempt, chunk)
         finally:
             self._observation.release()
@@ -208,9 +209,9 @@ class Incoming:
             self._counts["hedges_won"] += 1
         if self._hedging is not None and task.submission.stream:
             self._hedging.streaming(attempt)
-        if not task.chunks:
-            task.model, task.digest = attempt.model, attempt.weights
         task.resumes = chunk.resumable is True and self._resume_bytes > 0 and task.kept_bytes <= self._resume_bytes
+        if not task.chunks:
+            task.model, task.digest = attempt.model, attempt.weights if task.resumes else ""
         task.failure = None
         task.agent_id = attempt.agent_id
         stream.agent_id, stream.transport, stream.attempts = attempt.agent_id, attempt.transport, attempt.number

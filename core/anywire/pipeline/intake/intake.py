@@ -149,10 +149,13 @@ class Intake:
         family = parent.share if parent is not None and by_service else None
         if is_limited or family is not None:
             task.share = self._admission.share(submission, demand, family)
+        way = None
+        if not (standing or served or self._observation.tells_admission or self._tracing.is_on):
+            way = self._dispatcher.way_past(task)
         try:
             if standing:
                 self._dispatcher.hold_new(task, f"service {standing}")
-            elif not served:
+            elif not served and way is None:
                 if self._waiting.tenants and not self._may_preempt(submission):
                     self._room.check_deadline(queued)
                 self._dispatcher.put(task)
@@ -179,7 +182,10 @@ class Intake:
                 self._observation.task_held(task, task.why)
             return stream
         # It is sent at once where somebody is free.
-        self._dispatcher.dispatch()
+        if way is not None:
+            self._dispatcher.pass_on(task, *way)
+        else:
+            self._dispatcher.dispatch()
         if task.place == "queued":
             self._ends.absence.check(task)
             self._waiting.begins(task)

@@ -66,12 +66,10 @@ def note(
 
 def _considered(candidates: Candidates, most: int, chosen: AgentView | None) -> tuple[tuple[str, int, int], ...]:
     """At most ``most`` of the candidates, the one ``chosen`` among them."""
-    considered = [(each.info.agent_id, each.in_flight, each.status.slots) for each in some(candidates, most)]
-    if chosen is not None and len(considered) == most:
-        agent_id = chosen.info.agent_id
-        if all(each[0] != agent_id for each in considered):
-            considered[-1] = (agent_id, chosen.in_flight, chosen.status.slots)
-    return tuple(considered)
+    agents = list(some(candidates, most))
+    if chosen is not None and len(agents) == most and chosen not in agents:
+        agents[-1] = chosen
+    return tuple([(each.info.agent_id, each.in_flight, each.status.slots) for each in agents])
 
 
 class KeptDecisions:

@@ -76,6 +76,11 @@ class Observation:
 
     # Tasks
 
+    @property
+    def tells_admission(self) -> bool:
+        """Whether anybody is told of a task when it was taken in, before it is sent."""
+        return events.TaskAdmitted in self._wanted or events.TaskFellBack in self._wanted
+
     def task_admitted(self, task: Task) -> None:
         if events.TaskAdmitted in self._wanted:
             submission, queued = task.submission, task.queued

@@ -74,7 +74,7 @@ class Chooser:
             chosen = self._selector.select(queued, candidates)
             agent = chosen.agent if isinstance(chosen, Choice) else chosen
             # Views are equal to none but themselves, unlike what a selector may have made up.
-            known = agent is None or (type(agent) is AgentView and candidates.get(agent.agent_id) is agent)
+            known = agent is None or (type(agent) is AgentView and candidates.get(agent.info.agent_id) is agent)
         except Exception as error:
             self._boundary.failed(self._name, "select", error, task.task_id)
             return least_loaded(candidates)

@@ -71,6 +71,7 @@ class Dispatcher:
         self._held: dict[str, Task] = {}
         self._not_chosen: dict[str, Task] = {}  # those of the held ones that `NOT_CHOSEN` holds
         self._keeps_room = getattr(type(scheduler), "limit", Scheduler.limit) is not Scheduler.limit
+        self._lets_pass = vars(type(scheduler)).get("lets_pass") is True
         self._scheduler_name = label("scheduler", scheduler)
         self._offering: Timer | None = None
         self._dispatching = self._putting_back = False
@@ -122,6 +123,26 @@ class Dispatcher:
         except Exception as error:
             self._boundary.failed(self._scheduler_name, "limit", error, queued.task_id)
             return self._room.limit
+
+    def way_past(self, task: Task) -> tuple[QueueKey, Candidates] | None:
+        """What a new task is sent as, and who could take it, where it need not wait its turn: nobody else waits, an
+        agent is free, and the scheduler lets such tasks pass. Call `pass_on` then, before any plugin is called, or
+        else `put`."""
+        if not self._lets_pass or self._queued or self._held or self._dispatching or self.gate_closed:
+            return None
+        return self._free(task)
+
+    def pass_on(self, task: Task, key: QueueKey, free: Candidates) -> None:
+        """Send a new task as `way_past` says."""
+        self._dispatching = True
+        self._events.hold()
+        try:
+            self._send(task, key, free)
+        finally:
+            self._dispatching = False
+            self._choosing = None
+            self._events.release()
+        self.dispatch()
 
     def hold_new(self, task: Task, why: str) -> None:
         """Let a new task wait until `release`. Raises `QueueFull`."""
@@ -204,27 +225,30 @@ class Dispatcher:
                 taken = self._take()
                 if taken is None:
                     return
-                task, key, free = taken
-                self._choosing = task
-                if task.wait is not None:
-                    late = self._room.too_late(task.queued, key.model, self._clock.now_ns())
-                    if late is not None:
-                        self._sink.fail_task(task, late)
-                        continue
-                agent = self._chooser.choose(task, free, key)
-                self._choosing = None
-                # The plugins that were asked may have cancelled it, or closed the gate.
-                if task.place == "ended":
-                    continue
-                if agent is None or self._agent(agent.agent_id) is not agent:
-                    self.hold(task, NOT_CHOSEN)
-                    self._sink.task_held(task, task.why)
-                else:
-                    self._sink.send(task, agent, key.model, free)
+                self._send(*taken)
         finally:
             self._dispatching = False
             self._choosing = None
             self._events.release()
+
+    def _send(self, task: Task, key: QueueKey, free: Candidates) -> None:
+        """Let an agent be chosen for a task that is in neither book, and send it there."""
+        self._choosing = task
+        if task.wait is not None:
+            late = self._room.too_late(task.queued, key.model, self._clock.now_ns())
+            if late is not None:
+                self._sink.fail_task(task, late)
+                return
+        agent = self._chooser.choose(task, free, key)
+        self._choosing = None
+        # The plugins that were asked may have cancelled it, or closed the gate.
+        if task.place == "ended":
+            return
+        if agent is None or self._agent(agent.info.agent_id) is not agent:
+            self.hold(task, NOT_CHOSEN)
+            self._sink.task_held(task, task.why)
+        else:
+            self._sink.send(task, agent, key.model, free)
 
     def hedge(self, task: Task) -> None:
         """Send a running task to a second agent for the same model, if one can take it now that has not tried it: on

@@ -54,7 +54,6 @@ class ServiceAnswers:
     def add(self, service: Service, offers: tuple[Offer, ...]) -> None:
         """Let a started service answer tasks for ``offers``, and stand before others, and after their failure, if its
         class has `before` and `after_failure`. Raises `ConfigError` for a model that another service has."""
-        self.concerned = True
         for offer in offers:
             if offer.model in self._models:
                 other = self._models[offer.model][0]
@@ -68,6 +67,7 @@ class ServiceAnswers:
             self._after.append(service)
         if type(service).before_command is not Service.before_command:
             self._before_command.append(service)
+        self.concerned = self.concerned or bool(self._models or self._before or self._after)
 
     async def before_command(self, target: Sequence[str], name: str, caller: Caller) -> None:
         """Ask the services that stand before commands. Raises what one of them refuses it with, or `PluginFailed`."""

@@ -64,6 +64,14 @@ class RetryBudget:
         allowed = int(config.floor + config.share * (self._under_way + self._sum_ended + self._ended_lately))
         return max(0, allowed - self._sum_spent - self._spent_lately - self._kept_back)
 
+    def is_used_up(self, now_ns: int) -> bool:
+        """Whether no retry may be made now."""
+        if now_ns >= self._next_slice_ns:
+            self._turn(now_ns)
+        if not (self._sum_spent or self._spent_lately or self._kept_back) and self._config.floor:
+            return False
+        return not self.left(now_ns)
+
     def spend(self, retries: int, now_ns: int) -> None:
         """So many were made, here or by an orchestrator below."""
         if now_ns >= self._next_slice_ns:
@@ -96,13 +104,13 @@ class RetryBudgets:
     def __init__(self, config: RetryConfig) -> None:
         self._config = config
         self._budgets: OrderedDict[tuple[str, str], RetryBudget] = OrderedDict()
-        self._last = ("", ""), RetryBudget(config)
+        self._model, self._tenant, self._last = "", "", RetryBudget(config)
         """What was asked for last; nobody has asked for this one."""
 
     def of(self, model: str, tenant: str) -> RetryBudget:
+        if model == self._model and tenant == self._tenant:
+            return self._last
         budgets, key = self._budgets, (model, tenant)
-        if key == self._last[0]:
-            return self._last[1]
         budget = budgets.get(key)
         if budget is None:
             budget = budgets[key] = RetryBudget(self._config)
@@ -110,7 +118,7 @@ class RetryBudgets:
                 budgets.popitem(last=False)
         else:
             budgets.move_to_end(key)
-        self._last = key, budget
+        self._model, self._tenant, self._last = model, tenant, budget
         return budget
 
     def stats(self, now_ns: int) -> dict[str, int]:

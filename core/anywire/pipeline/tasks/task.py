@@ -52,7 +52,8 @@ class Attempt:
     was under way when it was sent. ``in_vain``: it is a hedge that has brought no token, or was overtaken by one.
     ``reserved_for`` is the task that gets its slot, where it was preempted. ``told`` is how many attempts its agent was
     told that it may stand for, ``kept_back`` how many further ones the budget for retries keeps back for it,
-    ``counted`` how many it has paid for. ``origin`` says who failed where ``code`` is an error's.
+    ``counted`` how many it has paid for. ``origin`` says who failed where ``code`` is an error's. ``on_link`` are the
+    open attempts on its link, itself included while it is open (`anywire.pipeline.attempts.open_attempts`).
     """
 
     __slots__ = (
@@ -80,6 +81,7 @@ class Attempt:
         "moved",
         "next_seq",
         "number",
+        "on_link",
         "origin",
         "outstanding",
         "place",
@@ -121,6 +123,7 @@ class Attempt:
         self.outstanding = window
         self.selected_ns, self.sent_ns, self.first_ns = selected_ns, 0, 0
         self.due = self.expires = 0.0
+        self.on_link: dict[Attempt, None] = NOWHERE
         self.lease: Silence | None = None
         """Of its link, where the registry watches it: what comes by the link is a sign of life."""
 
@@ -175,6 +178,9 @@ class Attempt:
             self.task.task_id, self.agent_id, code, first_ms, total_ms, self.chunks, agent_failed=not neutral
         )
 
+
+NOWHERE: dict[Attempt, None] = {}
+"""Of attempts that are not open yet."""
 
 Place = Literal["queued", "held", "running", "ended"]
 

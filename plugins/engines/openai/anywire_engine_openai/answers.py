@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from anywire.engine import Delta
-from anywire.errors import EngineFailed
+from anywire.errors import EngineFailed, InvalidRequest
 from anywire.extra import split
 from anywire_engine_openai.mending import mended, mended_further
 from anywire_engine_openai.server_errors import OWN_MEMBERS, error_in_answer, quoted
@@ -22,7 +22,7 @@ from anywire_engine_openai.server_errors import OWN_MEMBERS, error_in_answer, qu
 _ABSENT = msgspec.Raw()
 
 
-class _PlainDelta(msgspec.Struct, forbid_unknown_fields=True):
+class _PlainDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     content: str | None = None
     role: str | None = None
     refusal: None = None
@@ -32,7 +32,7 @@ class _PlainDelta(msgspec.Struct, forbid_unknown_fields=True):
     reasoning: None = None
 
 
-class _PlainChoice(msgspec.Struct, forbid_unknown_fields=True):
+class _PlainChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     index: int
     delta: _PlainDelta | None = None
     text: str | None = None
@@ -48,6 +48,55 @@ class _PlainEvent(msgspec.Struct):
     error: None = None
 
 
+class _NoMore(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The members of an answer that are not passed on beside its choices, and those that servers write as null."""
+
+    id: msgspec.Raw = _ABSENT
+    object: msgspec.Raw = _ABSENT
+    created: msgspec.Raw = _ABSENT
+    model: msgspec.Raw = _ABSENT
+    usage: msgspec.Raw = _ABSENT
+    obfuscation: msgspec.Raw = _ABSENT
+    error: None = None
+    system_fingerprint: None = None
+    service_tier: None = None
+    prompt_logprobs: None = None
+    prompt_token_ids: None = None
+    kv_transfer_params: None = None
+
+
+class _LastEvent(_NoMore, forbid_unknown_fields=True, gc=False, kw_only=True):
+    choices: list[_PlainChoice]
+
+
+class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    content: str = ""
+    role: str | None = None
+    refusal: None = None
+    annotations: None = None
+    audio: None = None
+    tool_calls: None = None
+    function_call: None = None
+    reasoning_content: None = None
+    reasoning: None = None
+
+
+class _WholeChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    index: int = 0
+    message: _PlainMessage | None = None
+    text: str = ""
+    finish_reason: str | None = None
+    logprobs: None = None
+    stop_reason: None = None
+    token_ids: None = None
+    prompt_token_ids: None = None
+    prompt_logprobs: None = None
+
+
+class _WholeAnswer(_NoMore, forbid_unknown_fields=True, gc=False, kw_only=True):
+    choices: list[_WholeChoice]
+
+
 class _Answer(msgspec.Struct):
     choices: msgspec.Raw = _ABSENT
     data: msgspec.Raw = _ABSENT
@@ -56,6 +105,8 @@ class _Answer(msgspec.Struct):
 
 
 _plain_event = msgspec.json.Decoder(_PlainEvent)
+_last_event = msgspec.json.Decoder(_LastEvent)
+_whole_answer = msgspec.json.Decoder(_WholeAnswer)
 _answer = msgspec.json.Decoder(_Answer)
 _choices = msgspec.json.Decoder(list[dict[str, Any]])
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -75,12 +126,30 @@ def step(data: bytes, *, keep: bool = False) -> Delta | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _any_step(mended(data), keep) if data.strip() not in (b"", b"null") else None
     choices = event.choices
-    if len(choices) != 1 or choices[0].index != 0 or (keep and choices[0].finish_reason):
-        return _any_step(data, keep)
+    if len(choices) != 1 or choices[0].index != 0:
+        if choices or (keep and not _says_no_more(data)):
+            return _any_step(data, keep)
+        return Delta(usage=usage) if usage else None
     choice = choices[0]
+    if keep and choice.finish_reason and not _says_no_more(data):
+        return _any_step(data, keep)
     text = (choice.delta.content if choice.delta is not None else choice.text) or ""
     finish_reason = choice.finish_reason or ""
     return Delta(text, "", finish_reason, usage) if text or finish_reason or usage else None
+
+
+def plain_text(data: bytes, *, keep: bool = False) -> str:
+    """The text of an event that says nothing else; empty for every other one."""
+    try:
+        delta = step(data, keep=keep)
+    except (EngineFailed, InvalidRequest):
+        return ""
+    return delta.text if delta is not None and is_text(delta) else ""
+
+
+def is_text(delta: Delta) -> bool:
+    """Whether it is nothing but text."""
+    return bool(delta.text) and not (delta.extra or delta.finish_reason or delta.usage)
 
 
 def _any_step(data: bytes, keep: bool) -> Delta | None:
@@ -91,7 +160,26 @@ def _any_step(data: bytes, keep: bool) -> Delta | None:
 def whole(data: bytes, *, keep: bool = False) -> Delta:
     """The delta of a unary chat or completion answer. Raises `EngineFailed`, or `InvalidRequest` when it tells a fault
     of the request."""
-    return _read(mended(data), "the answer", "message", keep)
+    try:
+        answer = _whole_answer.decode(data)
+        usage = _text(answer.usage)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _read(mended(data), "the answer", "message", keep)
+    choices = answer.choices
+    if len(choices) != 1 or choices[0].index != 0 or "\\u" in usage:
+        return _read(mended(data), "the answer", "message", keep)
+    choice = choices[0]
+    text = choice.text if choice.message is None else choice.message.content
+    return Delta(text, "", choice.finish_reason or "", usage)
+
+
+def _says_no_more(data: bytes) -> bool:
+    """Whether a plain event has nothing beside its choices that is passed on."""
+    try:
+        _last_event.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def embeddings(body: bytes) -> Delta:

@@ -6,10 +6,11 @@ Clients see these errors, so none tells the server's address, which may be an in
 from __future__ import annotations
 
 import os
-
-import aiohttp
+import socket
+import ssl
 
 from anywire.errors import EngineFailed
+from anywire_engine_openai.http.faults import CannotConnect, Closed, NoHttp, Silence
 
 
 class ConnectionFailed(EngineFailed):
@@ -19,27 +20,30 @@ class ConnectionFailed(EngineFailed):
     tries = 1
 
 
-def not_reached(error: BaseException) -> ConnectionFailed:
+def not_reached(error: OSError) -> ConnectionFailed:
     """For a request that got no answer. Like all errors that a client sees it does not tell the address."""
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+    if isinstance(error, CannotConnect):
         return ConnectionFailed(f"the server cannot be reached: {_say_to_clients(error)}", phase="not_sent")
+    if isinstance(error, Silence):
+        return _silent(error)
     return ConnectionFailed(f"the server closed the connection without an answer: {_say_to_clients(error)}",
                             phase="maybe_sent")  # fmt: skip
 
 
-def broken(error: BaseException) -> ConnectionFailed:
+def broken(error: OSError) -> ConnectionFailed:
     """For an answer that broke off."""
+    if isinstance(error, Silence):
+        return _silent(error)
     why = _say_to_clients(error)
     return ConnectionFailed(
         f"the connection to the server broke before the answer was complete: {why}", phase="streaming"
     )
 
 
-def silent(seconds: float, *, begun: bool) -> ConnectionFailed:
-    """The error for a server that has said nothing for so long, before or within its answer."""
-    where = "in the middle of its answer" if begun else "and had not begun to answer"
+def _silent(error: Silence) -> ConnectionFailed:
+    where = "in the middle of its answer" if error.begun else "and had not begun to answer"
     return ConnectionFailed(
-        f"the server said nothing for {seconds:g} s {where}", phase="streaming" if begun else "maybe_sent"
+        f"the server said nothing for {error.seconds:g} s {where}", phase="streaming" if error.begun else "maybe_sent"
     )
 
 
@@ -47,16 +51,19 @@ def say(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _say_to_clients(error: BaseException) -> str:
-    """Without the address, which the errors of connecting and of headers tell."""
-    if isinstance(error, aiohttp.ClientResponseError):
+def _say_to_clients(error: OSError) -> str:
+    """Without the address, which the errors of connecting and of heads tell."""
+    if isinstance(error, NoHttp):
         return "its answer is no HTTP"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "its name is not known"
-    if isinstance(error, aiohttp.ClientSSLError):
-        return "TLS failed"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return os.strerror(error.os_error.errno) if error.os_error.errno else "no address of it answers"
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
+    if isinstance(error, Closed) or not isinstance(error, CannotConnect):
+        return say(error)
+    cause = error.__cause__
+    if isinstance(cause, TimeoutError) and cause.errno is None:
         return "it did not answer in time"
-    return say(error)
+    if isinstance(cause, socket.gaierror | UnicodeError):
+        return "its name is not known"
+    if isinstance(cause, ssl.SSLError):
+        return "TLS failed"
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno)
+    return "no address of it answers"

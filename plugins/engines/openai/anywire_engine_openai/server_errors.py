@@ -96,8 +96,8 @@ def quoted(body: bytes) -> str:
 
 
 def refusal(status: int, body: bytes, headers: Mapping[str, str]) -> TaskError:
-    """The error that stands for an answer with an HTTP status that is no success. A redirect is one: it would have the
-    request executed where nobody said."""
+    """The error that stands for an answer with an HTTP status that is no success; the names of ``headers`` are in lower
+    case. A redirect is one: it would have the request executed where nobody said."""
     if 300 <= status < 400:
         return EngineFailed(
             f"the server answered with status {status}, a redirect, which is not followed: set the engine's base_url "
@@ -105,7 +105,7 @@ def refusal(status: int, body: bytes, headers: Mapping[str, str]) -> TaskError:
             phase="maybe_sent",
             status=status,
         )
-    wait = _milliseconds(headers.get("retry-after-ms", "")) or _seconds(headers.get("Retry-After", ""))
+    wait = _milliseconds(headers.get("retry-after-ms", "")) or _seconds(headers.get("retry-after", ""))
     return _error(read_error(body), status, f"answered with status {status}", "maybe_sent", wait)
 
 

@@ -36,6 +36,11 @@ class SSEParser:
         self._line_size = 0
         self._data_size = 0
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether nothing of an event was read, so that the next byte is the first of one."""
+        return self._begun and not (self._after_cr or self._line or self._data or self._type)
+
     def feed(self, chunk: bytes) -> list[Event]:
         """The events completed by ``chunk``, in order. Raises `EventTooLarge`."""
         if not self._begun:

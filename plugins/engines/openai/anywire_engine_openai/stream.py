@@ -11,6 +11,7 @@ from anywire.errors import EngineFailed, InvalidRequest
 from anywire.extra import split
 from anywire_engine_openai import answers
 from anywire_engine_openai.sse import EventTooLarge, SSEParser
+from anywire_engine_openai.usual_events import UsualEvents
 
 
 class AnswerStream:
@@ -27,6 +28,7 @@ class AnswerStream:
         self._usage: dict[str, int] = {}
         self._answered = begun
         self._held: list[Delta] = []
+        self._usual = UsualEvents(keep=keep)
 
     @property
     def complete(self) -> bool:
@@ -36,6 +38,25 @@ class AnswerStream:
     def read(self, data: bytes) -> Iterator[Delta]:
         """The deltas that ``data`` completes. Raises as `answers.step` does at an event that is none, after the deltas
         before it; a fault after the whole answer ends the stream instead."""
+        if not self._usual.may_be:
+            yield from self._read_all(data)
+            return
+        pieces = data.split(b"\n\n")  # each but the last ends an event
+        rest = pieces.pop()
+        text_of, is_between = self._usual.text_of, self._parser.is_between_events
+        for lines in pieces:
+            text = text_of(lines) if is_between else ""
+            if text:
+                yield Delta(text)
+                continue
+            yield from self._read_all(lines + b"\n\n")
+            if self.done:
+                return
+            is_between = True
+        if rest:
+            yield from self._read_all(rest)
+
+    def _read_all(self, data: bytes) -> Iterator[Delta]:
         try:
             events = self._parser.feed(data)
         except EventTooLarge as error:
@@ -67,6 +88,8 @@ class AnswerStream:
                 yield from self._held
                 self._held.clear()
             yield delta
+            if answers.is_text(delta):
+                self._usual.remember(event.data, delta.text)
 
     def end(self) -> None:
         """To be called when the stream is over. Raises `EngineFailed` when the answer is not complete or empty."""

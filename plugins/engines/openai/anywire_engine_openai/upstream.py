@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, Callable, Collection
-from types import SimpleNamespace
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
 from anywire.engine import Delta, EngineProgress
@@ -17,24 +15,25 @@ from anywire.errors import EngineFailed, TaskError
 from anywire.messages import WHOLE_KINDS, TaskRequest
 from anywire.native_api import COUNT_TOKENS, NativeApi, endpoint_of
 from anywire_engine_openai import answers, native
-from anywire_engine_openai.arrived import is_whole, left
 from anywire_engine_openai.assembly import Assembly
-from anywire_engine_openai.connection_errors import ConnectionFailed, broken, not_reached, say, silent
+from anywire_engine_openai.bodies import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, read_and_leave, read_body
+from anywire_engine_openai.connection_errors import ConnectionFailed, broken, not_reached, say
+from anywire_engine_openai.http import redirects
+from anywire_engine_openai.http.answer import Answer
+from anywire_engine_openai.http.client import Client, header_lines
+from anywire_engine_openai.http.faults import CannotConnect, Closed, Fault
 from anywire_engine_openai.listing import ListedModel, read_models
 from anywire_engine_openai.loading import LoadingPauses, StillLoading, is_loading
 from anywire_engine_openai.requests import PATHS, native_body, trace_headers, upstream_body
 from anywire_engine_openai.server_errors import read_error, refusal
-from anywire_engine_openai.silence import SilenceWatch
 from anywire_engine_openai.stream import AnswerStream
 from anywire_engine_openai.whole_answers import templated_prompt, whole_answer
 from anywire_engine_openai.whole_requests import is_chat, templated, whole_request
 
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-MAX_ERROR_BYTES = 64 * 1024
 LAST_WORDS = 5.0  # seconds of silence after a whole answer until its usage and [DONE] are not waited for any more
-TAIL = 1.0  # seconds a server may take to end a response after its [DONE]
 OWN_HEADER_HOSTS = ("api.anthropic.com",)
-KEEP_ALIVE = 3.0  # seconds an idle connection is kept: less than any common server does, which closes after 5
+
+_SECRET = ("Authorization", "x-api-key")
 
 
 class Upstream:
@@ -59,14 +58,13 @@ class Upstream:
         all. ``is_llama_cpp``: it is llama.cpp's server, which puts a chat into a prompt by a request of its own. A
         server that speaks ``apis`` may be one that wants their headers for everything."""
         self.base_url = ""
-        self._tls: ssl.SSLContext | bool = True if tls is None else tls
+        self._tls = tls
         self._headers = {"Content-Type": "application/json"}
         self._bearer = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._native_headers = native.VERSION | ({"x-api-key": api_key} if api_key else {})
         if apis:
             self._headers |= self._native_headers
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
-        self._listing_timeout = aiohttp.ClientTimeout(total=connect_timeout)
+        self._connect_timeout = connect_timeout
         self._default_max_tokens = default_max_tokens
         self._always_stream = always_stream
         self._keep = keep_members
@@ -75,46 +73,28 @@ class Upstream:
         self.is_llama_cpp = is_llama_cpp
         self.told_loading: Callable[[], None] = lambda: None
         """Called when the server answers a task with that it is loading."""
-        self._session: aiohttp.ClientSession | None = None
-        self._new: aiohttp.ClientSession | None = None
-        """Keeps no connection: what is asked here goes over a new one."""
-        self._tails: set[asyncio.Task[None]] = set()  # answers taken whose last bytes are still to come
-        self._watches: set[SilenceWatch] = set()  # of bodies that are being read
+        self._plain_lines = self._bearer_lines = b""
+        self._client: Client | None = None
 
     def open(self, base_url: str) -> None:
         """Use the server at ``base_url`` (with ``/v1``) from now on."""
         self.base_url = base_url.rstrip("/")
-        if self._session is None:
+        if self._client is None:
             if not self._takes_own_header():
                 self._headers |= self._bearer
-            trace = aiohttp.TraceConfig()
-            trace.on_connection_reuseconn.append(_note_reuse)
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=self._tls)
-            self._session = self._make_session(connector, trace)
-            self._new = self._make_session(aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._tls))
+            self._plain_lines, self._bearer_lines = _lines(self._headers), _lines(self._headers | self._bearer)
+            self._client = Client(connect_timeout=self._connect_timeout, tls=self._tls)
 
     def _takes_own_header(self) -> bool:
         """Whether the server wants its key as ``x-api-key`` for all but chats, and takes ``Authorization`` there for
         another kind of key."""
         return "x-api-key" in self._headers and urlsplit(self.base_url).hostname in OWN_HEADER_HOSTS
 
-    def _make_session(self, connector: aiohttp.TCPConnector, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=connector, timeout=self._timeout, headers=self._headers, trace_configs=list(traces)
-        )
-
     async def close(self) -> None:
         """Close all connections; an answer that is being read ends with `ConnectionFailed`."""
-        sessions = (self._session, self._new)
-        self._session = self._new = None
-        for watch in self._watches:
-            watch.cut()
-        for tail in self._tails:
-            tail.cancel()
-        await asyncio.gather(*self._tails, return_exceptions=True)
-        for session in sessions:
-            if session is not None:
-                await session.close()
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     async def models(self) -> list[ListedModel]:
         """What ``GET /models`` lists. Raises `ConnectionFailed`, or `EngineFailed` with the status it answered."""
@@ -126,39 +106,41 @@ class Upstream:
 
     async def ask(self, url: str, content: object) -> bytes:
         """What a POST of JSON to ``url`` gives. Raises `ConnectionFailed`, or `EngineFailed` with the status."""
-        response, _ = await self._post(url, msgspec.json.encode(content), None)
+        answer, _ = await self._post(url, msgspec.json.encode(content), self._plain_lines)
         try:
-            body = await self._read(response, MAX_ANSWER_BYTES)
-        except (aiohttp.ClientError, OSError) as error:
-            raise broken(error) from error
-        finally:
-            response.release()
-        if not _is_success(response.status):
+            body = await read_and_leave(answer)
+        except Fault as fault:
+            raise broken(fault) from fault
+        if not answer.is_success:
             said = read_error(body).message
-            raise EngineFailed(f"the server answered with status {response.status}: {said}", status=response.status)
+            raise EngineFailed(f"the server answered with status {answer.status}: {said}", status=answer.status)
         return body
 
     async def get(self, url: str) -> bytes:
         """What a GET of ``url`` gives. Raises `ConnectionFailed`, or `EngineFailed` with the status; these errors name
         the address, and are for operators."""
-        try:
-            async with self._opened().get(url, timeout=self._listing_timeout) as response:
-                body = await self._read(response, MAX_ANSWER_BYTES)
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._unreachable(error) from error
-        if response.status != 200:
+        status, body = await self._fetch(url)
+        if status != 200:
             said = read_error(body).message
-            failure = StillLoading if is_loading(response.status, said) else EngineFailed
-            raise failure(f"{url} answered with status {response.status}: {said}", status=response.status)
+            failure = StillLoading if is_loading(status, said) else EngineFailed
+            raise failure(f"{url} answered with status {status}: {said}", status=status)
         return body
 
     async def healthy(self) -> bool:
         """Whether ``GET /health``, which llama.cpp and vLLM have, answers 200. Raises `ConnectionFailed`."""
+        status, _ = await self._fetch(f"{self.base_url}/health")
+        return status == 200
+
+    async def _fetch(self, url: str) -> tuple[int, bytes]:
+        """The status and the body of the answer to a GET. Raises `ConnectionFailed`."""
         try:
-            async with self._opened().get(f"{self.base_url}/health", timeout=self._listing_timeout) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._unreachable(error) from error
+            async with asyncio.timeout(self._connect_timeout):
+                answer = await redirects.get(self._opened(), url, self._headers, _SECRET)
+                return answer.status, await read_and_leave(answer)
+        except TimeoutError as error:
+            raise self._unreachable(f"no answer within {self._connect_timeout:g} s") from error
+        except OSError as error:
+            raise self._unreachable(say(error)) from error
 
     def answer(
         self, task: TaskRequest, model: str, *, begun: bool = False
@@ -197,46 +179,42 @@ class Upstream:
     async def _prompt_of(self, task: TaskRequest) -> str:
         """The prompt that llama.cpp makes of the chat in ``task``."""
         url = f"{self.base_url.removesuffix('/v1')}/apply-template"
-        response, _ = await self._post(url, task.body.encode(), trace_headers(task.trace))
-        if not _is_success(response.status):
-            raise await self._refusal(response)
+        answer, _ = await self._post(url, task.body.encode(), self._plain_lines + _trace_lines(task))
+        if not answer.is_success:
+            raise await self._refusal(answer)
         try:
-            return templated_prompt(await self._read(response, MAX_ANSWER_BYTES))
-        except (aiohttp.ClientError, OSError) as error:
-            raise broken(error) from error
-        finally:
-            response.release()
+            return templated_prompt(await read_and_leave(answer))
+        except Fault as fault:
+            raise broken(fault) from fault
 
     async def _exchange(
         self, task: TaskRequest, model: str, begun: bool = False
     ) -> AsyncGenerator[Delta | EngineProgress, None]:
         endpoint = endpoint_of(task.body) if task.kind == "chat" else ""
-        headers = trace_headers(task.trace)
+        choices = 1
         if endpoint:
             body, betas = native_body(task, model, endpoint)
-            url, choices = f"{self.base_url}/{endpoint}", 1
-            headers = self._native_headers | betas | (headers or {})
+            url, lines = f"{self.base_url}/{endpoint}", _lines(self._headers | self._native_headers | betas)
         elif task.kind in WHOLE_KINDS:
             url, body, content_type = whole_request(task, model, self.base_url)
-            headers, choices = {"Content-Type": content_type, **(headers or {})}, 1
+            lines = _lines(self._headers | {"Content-Type": content_type})
         else:
             body, choices = upstream_body(task, model, self._default_max_tokens)
-            url, headers = self.base_url + PATHS[task.kind], {**self._bearer, **(headers or {})}
+            url, lines = self.base_url + PATHS[task.kind], self._bearer_lines
+        lines += _trace_lines(task)
         pauses: LoadingPauses | None = None
         while True:
             try:
-                async with asyncio.timeout(self._first_timeout or None):
-                    may_repeat = task.attempts_left != 1
-                    response, tries = await self._post(url, body, headers, may_repeat=may_repeat)
-            except TimeoutError as error:
-                raise silent(self._first_timeout, begun=False) from error
+                answer, tries = await self._post(
+                    url, body, lines, limit=self._first_timeout, may_repeat=task.attempts_left != 1
+                )
             except ConnectionFailed as error:
                 if error.tries > 1:
                     yield Delta(attempts_used=error.tries)
                 raise
-            if _is_success(response.status):
+            if answer.is_success:
                 break
-            failure = await self._refusal(response)
+            failure = await self._refusal(answer)
             if not isinstance(failure, StillLoading):
                 raise failure
             if pauses is None:
@@ -247,168 +225,113 @@ class Upstream:
                 raise failure
             yield EngineProgress("loading", model)
             await asyncio.sleep(pause)
-        watch = self._watch(response)
         done = False
         try:
             if pauses is not None:
                 yield EngineProgress("running")
             if tries > 1:
                 yield Delta(attempts_used=tries)
-            if task.stream and response.content_type != "application/json":
+            if task.stream and answer.media_type != "application/json":
                 stream: native.NativeStream | AnswerStream = (
                     native.NativeStream() if endpoint else AnswerStream(keep=self._keep, choices=choices, begun=begun)
                 )
+                limit = self._first_timeout
                 try:
                     while not stream.done:
-                        watch.asking()
-                        data = await response.content.readany()
-                        watch.heard()
+                        data = await answer.read(limit)
                         if not data:
                             break
+                        limit = self._next_timeout
                         for delta in stream.read(data):
                             yield delta
-                        if stream.complete and not stream.done:
-                            watch.limit(LAST_WORDS)
-                except (aiohttp.ClientError, OSError, ConnectionFailed):
-                    for delta in stream.read(left(response.content)):
-                        yield delta
+                        if stream.complete:
+                            limit = LAST_WORDS
+                except Fault as fault:
                     if not stream.complete:
-                        raise
-                    response.close()
+                        raise broken(fault) from fault
+                    answer.close()
                 stream.end()
             else:
-                answer = await self._read(response, MAX_ANSWER_BYTES, watch)
+                content = await self._watched(answer, MAX_ANSWER_BYTES)
                 if endpoint and task.stream:
-                    for delta in native.streamed(answer):
+                    for delta in native.streamed(content):
                         yield delta
                 elif endpoint:
-                    yield native.whole(answer, endpoint)
+                    yield native.whole(content, endpoint)
                 elif task.kind == "embedding":
-                    yield answers.embeddings(answer)
+                    yield answers.embeddings(content)
                 elif task.kind in WHOLE_KINDS:
-                    yield whole_answer(task.kind, answer, response.headers.get("Content-Type", ""))
+                    yield whole_answer(task.kind, content, answer.header("content-type"))
                 else:
-                    delta = answers.whole(answer, keep=self._keep)
+                    delta = answers.whole(content, keep=self._keep)
                     if not answers.is_answer(delta):
                         raise answers.no_token()
                     yield delta
             done = True
-        except (aiohttp.ClientError, OSError) as error:
-            raise broken(error) from error
         finally:
-            watch.close()
-            self._watches.discard(watch)
             if done:
-                self._leave(response)
+                # What ends the response may still be under way, and the answer is not to wait for it.
+                answer.leave()
             else:
-                response.close()
+                answer.close()
 
-    def _watch(self, response: aiohttp.ClientResponse) -> SilenceWatch:
-        watch = SilenceWatch(response.content, self._first_timeout, self._next_timeout)
-        self._watches.add(watch)
-        return watch
-
-    async def _refusal(self, response: aiohttp.ClientResponse) -> TaskError:
+    async def _refusal(self, answer: Answer) -> TaskError:
         """The error that an answer with a status that is no success stands for. Its connection is closed."""
-        watch = self._watch(response)
         try:
-            body = await self._read(response, MAX_ERROR_BYTES, watch)
-        except (aiohttp.ClientError, OSError) as error:
-            raise broken(error) from error
+            body = await self._watched(answer, MAX_ERROR_BYTES)
         finally:
-            watch.close()
-            self._watches.discard(watch)
-            response.close()
-        return refusal(response.status, body, response.headers)
+            answer.close()
+        return refusal(answer.status, body, answer.headers)
 
     async def _post(
-        self, url: str, body: bytes, headers: dict[str, str] | None, *, may_repeat: bool = True
-    ) -> tuple[aiohttp.ClientResponse, int]:
-        """The response, its headers read, and how often the request was sent: once, or twice.
+        self, url: str, body: bytes, lines: bytes, *, limit: float = 0.0, may_repeat: bool = True
+    ) -> tuple[Answer, int]:
+        """The answer, its head read within ``limit`` seconds, and how often the request was sent: once, or twice.
 
         A kept connection that the server has closed meanwhile (llama.cpp does so after each stream, without announcing
         it) took nothing, but from here it looks like one that took the request and broke down over it. So there is one
         more try, over a new connection, if ``may_repeat``, and it is counted."""
-        reused: list[bool] = []
+        client, tries = self._opened(), 1
         try:
-            post = self._opened().post
-            return await post(url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=reused), 1
-        except aiohttp.ClientConnectorError as error:
-            raise not_reached(error) from error
-        except (aiohttp.ClientError, OSError) as error:
-            is_gone = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
-            if not (reused and is_gone and may_repeat) or self._new is None:
-                raise not_reached(error) from error
+            try:
+                return await client.send("POST", url, lines, body, limit=limit), tries
+            except Closed as fault:
+                if not (fault.was_idle and may_repeat):
+                    raise
+            tries = 2
+            return await client.send("POST", url, lines, body, limit=limit, anew=True), tries
+        except Fault as fault:
+            failed = not_reached(fault)
+            failed.tries = tries
+            raise failed from (fault.__cause__ if isinstance(fault, CannotConnect) else fault)
+
+    async def _watched(self, answer: Answer, most: int) -> bytes:
+        """The body of the answer to a task. Raises `ConnectionFailed` when it breaks off, or comes too slowly."""
         try:
-            return await self._new.post(url, data=body, headers=headers, allow_redirects=False), 2
-        except (aiohttp.ClientError, OSError) as error:
-            failed = not_reached(error)
-            failed.tries = 2
-            raise failed from error
+            return await read_body(answer, most, first=self._first_timeout, later=self._next_timeout)
+        except Fault as fault:
+            raise broken(fault) from fault
 
-    def _leave(self, response: aiohttp.ClientResponse) -> None:
-        """Give the connection back. What ends the response may still be under way, and the answer is not to wait
-        for it."""
-        if response.content.at_eof() or response.closed:
-            response.release()
-        else:
-            tail = asyncio.create_task(_read_out(response))
-            self._tails.add(tail)
-            tail.add_done_callback(self._tails.discard)
-
-    async def _read(self, response: aiohttp.ClientResponse, limit: int, watch: SilenceWatch | None = None) -> bytes:
-        """The body, of an error's as much as ``limit``. One that breaks off after it was whole, or that says why a
-        request was refused, is none the worse for it."""
-        pieces, size = [], 0
-        try:
-            while True:
-                if watch is not None:
-                    watch.asking()
-                piece = await response.content.readany()
-                if watch is not None:
-                    watch.heard()
-                if not piece:
-                    break
-                pieces.append(piece)
-                size += len(piece)
-                if size > limit:
-                    if limit == MAX_ERROR_BYTES:
-                        break
-                    raise EngineFailed(f"the server answered with more than {limit} bytes", phase="streaming")
-        except (aiohttp.ClientError, OSError, ConnectionFailed):
-            pieces.append(left(response.content))
-            if _is_success(response.status) and not is_whole(b"".join(pieces)):
-                raise
-        return b"".join(pieces)
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
+    def _opened(self) -> Client:
+        if self._client is None:
             raise EngineFailed("the engine is not running")
-        return self._session
+        return self._client
 
-    def _unreachable(self, error: BaseException) -> ConnectionFailed:
-        return ConnectionFailed(f"{self.base_url} cannot be reached: {say(error)}", phase="not_sent")
-
-
-async def _note_reuse(session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
-    if context.trace_request_ctx is not None:
-        context.trace_request_ctx.append(True)
+    def _unreachable(self, why: str) -> ConnectionFailed:
+        return ConnectionFailed(f"{self.base_url} cannot be reached: {why}", phase="not_sent")
 
 
-async def _read_out(response: aiohttp.ClientResponse) -> None:
+def _lines(headers: Mapping[str, str]) -> bytes:
     try:
-        async with asyncio.timeout(TAIL):
-            while await response.content.readany():
-                pass
-    except (aiohttp.ClientError, OSError):
-        pass
-    finally:
-        response.release()  # closes the connection when the response did not end
+        return header_lines(headers)
+    except ValueError as error:
+        raise EngineFailed(str(error)) from error
+
+
+def _trace_lines(task: TaskRequest) -> bytes:
+    headers = trace_headers(task.trace)
+    return _lines(headers) if headers else b""
 
 
 def _counts(task: TaskRequest) -> bool:
     return endpoint_of(task.body) == COUNT_TOKENS
-
-
-def _is_success(status: int) -> bool:
-    return 200 <= status < 300

@@ -74,7 +74,7 @@ async def read_body(
     if (request.content_length or 0) > limit:
         raise _too_large(limit, f"{request.content_length} bytes were announced")
     if "Expect" in headers:
-        _continue(request)
+        go_on(request)
     body = await _received(request, limit, timeout, share)
     for name in undone:
         encoded, body = body, await _undone(name, body, limit, share)
@@ -136,7 +136,7 @@ def _too_large(limit: int, found: str) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body may have at most {limit} bytes (max_body_bytes); {found}")
 
 
-def _continue(request: web.BaseRequest) -> None:
+def go_on(request: web.BaseRequest) -> None:
     """curl, among others, sends a large body only when told to go on."""
     expected = request.headers["Expect"]
     if expected.lower() != "100-continue":

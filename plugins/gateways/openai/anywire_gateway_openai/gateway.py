@@ -16,7 +16,7 @@ from anywire.access_settings import TlsConfig
 from anywire.context import Context
 from anywire.core_settings import FromCore
 from anywire.events import ConfigReloaded
-from anywire.gateway import Gateway
+from anywire.gateway import Gateway, PassesOn
 from anywire.listening.connection_limit import ConnectionLimit
 from anywire.listening.listener import Listener
 from anywire.metric import Metric
@@ -32,13 +32,14 @@ from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.endpoint_table import BASES, Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
+from anywire_gateway_openai.http1.server import HttpServer
 from anywire_gateway_openai.idempotency import KeptAnswers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.ollama.catalogue import OllamaCatalogue
 from anywire_gateway_openai.ollama.handlers import OllamaHandlers
 from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.origins import Origins, checked_origin
-from anywire_gateway_openai.protocol import OpenAIServer
+from anywire_gateway_openai.passed_on import PassedOn
 from anywire_gateway_openai.proxies import checked_proxy
 from anywire_gateway_openai.registration import RegistrationHandler
 from anywire_gateway_openai.responses.background import BackgroundResponses
@@ -78,6 +79,11 @@ class OpenAIGatewayConfig(pydantic.BaseModel):
     )
     tls: Annotated[TlsConfig | None, FromCore("server.tls")] = pydantic.Field(
         default=None, description="Certificate of the port. Default: none, the port speaks HTTP without TLS."
+    )
+    reuse_port: bool = pydantic.Field(
+        default=False,
+        description="Share the port with other processes of this user that set this, too. `server.gateway_processes` "
+        "does.",
     )
     max_body_bytes: Annotated[int, FromCore("pipeline.max_body_bytes")] = pydantic.Field(
         default=32 * 1024 * 1024,
@@ -164,13 +170,14 @@ class OpenAIGateway(Gateway):
 
     def __init__(self, config: OpenAIGatewayConfig) -> None:
         super().__init__(config)
-        self._server: OpenAIServer | None = None
+        self._server: HttpServer | None = None
         self._routes: Routes | None = None
         self._sockets: ChatSockets | None = None
         self._metrics: Metrics | None = None
         self._callers: Callers | None = None
         self._listener: Listener | None = None
         self._kept: KeptAnswers | None = None
+        self._passed_on: PassedOn | None = None
         self._responses: BackgroundResponses | None = None
         self._address = ""
 
@@ -230,6 +237,8 @@ class OpenAIGateway(Gateway):
             room=room,
         )
         origins = Origins(config.allowed_origins)
+        if isinstance(context, PassesOn):
+            self._passed_on = PassedOn(context.orchestrator_socket, callers, config.write_timeout)
         limit = ConnectionLimit("the OpenAI gateway")
         patience = {"write_timeout": config.write_timeout, "heartbeat": config.heartbeat}
         events = EventHandler(context, callers, **patience)
@@ -282,9 +291,10 @@ class OpenAIGateway(Gateway):
             limit,
             requests,
             context.tracing,
+            self._passed_on,
         )
         description.begin(lambda: self.endpoints, BASES)
-        self._server = OpenAIServer(self._routes, limit, config.idle_timeout)
+        self._server = HttpServer(self._routes, limit, config.idle_timeout)
         self._listener = listener = Listener(
             "the OpenAI gateway",
             self._server,
@@ -294,6 +304,7 @@ class OpenAIGateway(Gateway):
             port_key="server.port (--port; 0 takes a free one)",
             unix=config.unix,
             tls=config.tls,
+            reuse_port=config.reuse_port,
         )
         listener.certificate_reloaded = partial(context.events.publish, ConfigReloaded, what="certificate")
         await listener.open()
@@ -334,6 +345,8 @@ class OpenAIGateway(Gateway):
         await listener.close()
         if self._responses is not None:
             await self._responses.close()
+        if self._passed_on is not None:
+            await self._passed_on.close()
         if self._metrics is not None:
             self._metrics.close()
         if self._callers is not None:

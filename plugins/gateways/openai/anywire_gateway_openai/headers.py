@@ -27,12 +27,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from itertools import pairwise
 
 import msgspec
 
 from anywire.background import BackgroundTask
 from anywire.context import TaskRecord
+from anywire.stages import STAGES, Stages
 from anywire.task_stream import TaskStream
 
 DECISION = "x-anywire-decision"
@@ -40,6 +41,7 @@ MAX_DECISION_CHARS = 4096
 """Clients and proxies bound all headers of an answer to some 8 KiB."""
 
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e ]")
+_EVERY_STAGE = ", ".join(f"{earlier}-{later};dur=%.3f" for earlier, later in pairwise(STAGES))
 
 
 def answer_headers(task: TaskStream | BackgroundTask, not_followed: tuple[str, ...] = ()) -> list[tuple[str, str]]:
@@ -78,6 +80,9 @@ def header_text(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _UNPRINTABLE.sub("?", text)
 
 
-def stages_text(spans_ms: Mapping[str, float]) -> str:
+def stages_text(stages: Stages) -> str:
     """Stage times in the syntax of ``Server-Timing``: ``received-admitted;dur=0.012, …``, in milliseconds."""
-    return ", ".join([f"{name};dur={span:.3f}" for name, span in spans_ms.items()])
+    *times, comparable = msgspec.structs.astuple(stages)
+    if comparable and 0 not in times:
+        return _EVERY_STAGE % tuple([(later - earlier) / 1e6 for earlier, later in pairwise(times)])
+    return ", ".join([f"{name};dur={span:.3f}" for name, span in stages.spans_ms().items()])

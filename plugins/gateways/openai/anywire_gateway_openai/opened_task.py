@@ -42,7 +42,7 @@ class OpenedTask(NamedTuple):
 
     def headers(self, ignored: tuple[str, ...] = ()) -> list[tuple[str, str]]:
         """Those of a whole answer; ``ignored`` are members of the request without effect."""
-        stages = ("x-anywire-stages", stages_text(self.stream.stages.spans_ms()))
+        stages = ("x-anywire-stages", stages_text(self.stream.stages))
         return [*answer_headers(self.stream, ignored), stages]
 
     def cancel(self, reason: str) -> None:

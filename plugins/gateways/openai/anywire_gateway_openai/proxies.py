@@ -99,6 +99,10 @@ class Proxies:
             scheme = told if told in ("http", "https") else scheme
         return f"{scheme}://{host}" if re.fullmatch(r"[\w.:\[\]-]{1,253}", host, re.ASCII) else ""
 
+    def trusts(self, peer: object) -> bool:
+        """Whether the word of a connection's other end, by its socket's peer name, counts on whom it passes on."""
+        return self.any and self._trusts(address_of(peer))
+
     def _trusts(self, address: str) -> bool:
         if address == UNIX:
             return self._unix

@@ -15,6 +15,8 @@ MAX_WAITING = 16
 """Changes that may wait for a slow client; of more the newest are told."""
 
 Read = Callable[[], Awaitable[list[Chunk] | Progress]]
+Passing = Callable[[Callable[[list[Chunk]], bool]], Awaitable[list[Chunk]]]
+"""Reads as `TaskStream.take_passing` does."""
 
 
 class Takes(Protocol):
@@ -25,7 +27,15 @@ class Takes(Protocol):
 
 async def next_chunks(stream: Takes) -> list[Chunk]:
     """What waits, at least one chunk. Raises `StreamCorrupted` when there is none any more."""
-    chunks = await stream.take()
+    return _at_least_one(await stream.take())
+
+
+async def next_chunks_passing(stream: TaskStream, pass_on: Callable[[list[Chunk]], bool]) -> list[Chunk]:
+    """As `next_chunks`; what comes meanwhile is given to ``pass_on``, see `TaskStream.take_passing`."""
+    return _at_least_one(await stream.take_passing(pass_on))
+
+
+def _at_least_one(chunks: list[Chunk]) -> list[Chunk]:
     if not chunks:
         raise StreamCorrupted("the stream ended without its final chunk", phase="streaming")
     return chunks

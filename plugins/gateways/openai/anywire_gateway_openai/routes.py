@@ -10,6 +10,7 @@ from time import perf_counter
 from aiohttp import web
 
 from anywire.listening.connection_limit import ConnectionLimit
+from anywire.printable import printable
 from anywire.request_log import RequestLog
 from anywire.tracing import CURRENT, Tracing, read_trace
 from anywire_gateway_openai.caller import Callers
@@ -24,8 +25,10 @@ from anywire_gateway_openai.errors import (
     status_of,
 )
 from anywire_gateway_openai.event_streams import EventHandler
+from anywire_gateway_openai.http1.request import raw_path
 from anywire_gateway_openai.notes import ERROR, ERROR_FORM, FIRST, HEADERS, MODEL, REQUEST_ID, SCOPE, TASK
 from anywire_gateway_openai.origins import Origins, answer_options, page_headers, with_headers
+from anywire_gateway_openai.passed_on import PassedOn
 from anywire_gateway_openai.paths import meant, tidied
 from anywire_gateway_openai.request_headers import trace_of
 from anywire_gateway_openai.request_ids import HEADER, request_id
@@ -56,8 +59,9 @@ class Routes:
         limit: ConnectionLimit,
         requests: RequestLog,
         tracing: Tracing,
+        passed_on: PassedOn | None = None,
     ) -> None:
-        self._tracing = tracing
+        self._tracing, self._passed_on = tracing, passed_on
         self._own, self._services, self._callers, self._origins = EndpointTable(own), services, callers, origins
         self._events, self._errors = events, errors
         self._limit, self._requests = limit, requests
@@ -123,11 +127,11 @@ class Routes:
         of no interest."""
         task = request.get(TASK)
         self._requests.add(
-            f"{request.method} {request.rel_url.raw_path}",
+            f"{request.method} {raw_path(request)}",
             status,
             began,
             task=task,
-            model=request.get(MODEL, ""),
+            model=printable(request.get(MODEL, "")),
             first=request.get(FIRST, 0.0),
             error=code or request.get(ERROR, ""),
             client=self._callers.client(request).address if status in REFUSED else "",
@@ -147,6 +151,8 @@ class Routes:
             await self._ended.wait()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self._passed_on is not None and not self._passed_on.is_own(request):
+            return await self._passed_on.answer(request)
         method, path = request.method, request.path
         if method == "HEAD":  # aiohttp leaves the body out
             method = "GET"

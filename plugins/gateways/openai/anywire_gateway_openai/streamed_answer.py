@@ -76,18 +76,30 @@ class StreamedAnswer:
         first: Callable[[], None],
         failed: Callable[[AnywireError], bytes],
         cancel: Callable[[str], None],
+        passing: Callable[[Callable[[Step], bool]], Awaitable[Step]] | None = None,
     ) -> web.StreamResponse:
         """Write what ``read`` gives until the encoder has ended, and close it. ``first`` is called once something was
         read. An error before anything is written is raised, and gets a status of its own; after that ``cancel`` is
-        called with its message, and the answer ends with what ``failed`` makes of it."""
+        called with its message, and the answer ends with what ``failed`` makes of it. With ``passing``
+        (`TaskStream.take_passing`) what comes after the first is written in the moment in which it comes, while the
+        client takes what is written."""
         request = self._request
+
+        def pass_on(step: Step) -> bool:
+            writer = self._writer
+            if writer is None or not writer.has_room:
+                return False
+            writer.write_at_once(encoder.encode(step))
+            self._written = self._loop.time()
+            return True
+
         try:
             data = encoder.encode(await read())
             request[FIRST] = perf_counter()
             first()
             while not encoder.ended:
                 await self.write(data)
-                data = encoder.encode(await read())
+                data = encoder.encode(await (read() if passing is None else passing(pass_on)))
         except ConnectionError:
             raise
         except Exception as error:

@@ -25,7 +25,7 @@ from anywire_gateway_openai.notes import HEADERS, MODEL, TASK
 from anywire_gateway_openai.once import Once
 from anywire_gateway_openai.openapi import answer_types
 from anywire_gateway_openai.openapi.form import Form, described
-from anywire_gateway_openai.reading import ProgressReader, Read, next_chunks
+from anywire_gateway_openai.reading import Passing, ProgressReader, Read, next_chunks, next_chunks_passing
 from anywire_gateway_openai.request_headers import task_headers
 from anywire_gateway_openai.sse import EventEncoder, error_event, progress_comment
 from anywire_gateway_openai.streamed_answer import StreamedAnswer
@@ -122,7 +122,8 @@ class TaskHandlers:
             if streamed:
                 encoder = _Encoder(kind, fields, model, stream, headers.stages)
                 if not headers.progress or reader is not None:
-                    return await self._stream(request, encoder, stream, read, explain, reader)
+                    passing = partial(next_chunks_passing, stream) if reader is None else None
+                    return await self._stream(request, encoder, stream, read, explain, reader, passing)
                 progress = ProgressReader(stream)
                 try:
                     return await self._stream(request, encoder, stream, progress.next, explain)
@@ -133,7 +134,7 @@ class TaskHandlers:
             if isinstance(fields, EmbeddingRequest):
                 chunk = await embeddings_as_asked(chunk, fields)
             whole = answer(kind, stream.task_id, stream.model or model, chunk)
-            stages = ("x-anywire-stages", stages_text(stream.stages.spans_ms()))
+            stages = ("x-anywire-stages", stages_text(stream.stages))
             return await write_json(request, whole, [*answer_headers(stream, not_followed(fields, chunk)), stages])
         except BaseException as error:
             if reader is None:
@@ -152,10 +153,11 @@ class TaskHandlers:
         read: Read,
         explain: Callable[[], None],
         reader: Reader | None = None,
+        passing: Passing | None = None,
     ) -> web.StreamResponse:
         answer = StreamedAnswer(request, stream, self._write_timeout, self._keep_alive)
         cancel = stream.cancel if reader is None else nothing
-        return await answer.write_all(read, encoder, first=explain, failed=error_event, cancel=cancel)
+        return await answer.write_all(read, encoder, first=explain, failed=error_event, cancel=cancel, passing=passing)
 
 
 def nothing(*_: object) -> None: ...

@@ -71,14 +71,15 @@ async def check_fields(decoder: msgspec.json.Decoder[Fields], body: bytes, max_b
 
 
 async def members_of(decoder: msgspec.json.Decoder[Fields], checked: CheckedFields[Fields]) -> tuple[Fields, Members]:
-    """The whole fields of a request, and all of its members."""
+    """The whole fields of a request, and all of its members. Raises `InvalidRequest` for a number that is too large to
+    be read."""
     fields, text, outline = checked
     whole = text.encode()
     if outline:
         await asyncio.sleep(0)
         fields = _decoded(decoder, whole)
         await asyncio.sleep(0)
-    return fields, _any_members.decode(whole)
+    return fields, _decoded(_any_members, whole)
 
 
 async def check_members(decoder: msgspec.json.Decoder[Fields], body: bytes, max_bytes: int) -> tuple[Fields, Members]:

@@ -19,6 +19,7 @@ from anywire.caller import Caller
 from anywire.context import Context
 from anywire.errors import AnywireError, InvalidRequest, PayloadTooLarge
 from anywire.messages import Chunk, Progress
+from anywire.printable import printable
 from anywire.request_log import RequestLog
 from anywire.task_stream import TaskStream
 from anywire_gateway_openai.answers import answer
@@ -284,7 +285,7 @@ class _Connection:
                         status,
                         began,
                         task=self._task,
-                        model=self._model,
+                        model=printable(self._model),
                         error=code,
                         request_id=self._request[REQUEST_ID],
                     )

@@ -44,10 +44,10 @@ def _head(request: web.BaseRequest, keep_alive: bool, headers: Iterable[tuple[st
 class WrittenResponse(web.StreamResponse):
     """Tells aiohttp that the answer is out already; it only asks whether the connection stays."""
 
-    def __init__(self, keep_alive: bool) -> None:
+    def __init__(self, keep_alive: bool, status: int = 200) -> None:
         # Not StreamResponse's own constructor: it prepares headers that nobody would send.
         self._keep_alive: bool | None = keep_alive
-        self._status = 200
+        self._status = status
 
     @property
     def keep_alive(self) -> bool | None:
@@ -61,7 +61,8 @@ class WrittenResponse(web.StreamResponse):
 
 
 async def write_json(request: web.BaseRequest, body: bytes, headers: Iterable[tuple[str, str]]) -> WrittenResponse:
-    """Answer 200 with ``body``. Header values must be free of line breaks."""
+    """Answer 200 with ``body``. Header values must be free of line breaks. Raises `ConnectionResetError` when the
+    client is gone."""
     return await write_answer(request, body, JSON, headers)
 
 
@@ -71,7 +72,10 @@ async def write_answer(
     """The same with a ``body`` of any media type."""
     keep_alive = request.keep_alive
     framing = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-    await request.writer.write(_head(request, keep_alive, headers, framing) + body)
+    transport = open_transport(request)
+    transport.write(_head(request, keep_alive, headers, framing) + body)
+    if transport.get_write_buffer_size() > HIGH_WATER:
+        await request.writer.drain()
     return WrittenResponse(keep_alive)
 
 
@@ -133,6 +137,17 @@ class EventStreamWriter:
         transport.write(self._framed(data, last))
         if transport.get_write_buffer_size() > HIGH_WATER:
             await room(self._request, transport, self._timeout)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the client is there and takes what is written: `write_at_once` may be called."""
+        transport = self._request.transport
+        return transport is not None and not transport.is_closing() and transport.get_write_buffer_size() <= HIGH_WATER
+
+    def write_at_once(self, data: bytes) -> None:
+        """Send ``data`` without waiting for room; see `has_room`."""
+        if data:
+            open_transport(self._request).write(self._framed(data, last=False))
 
     def write_if_idle(self, data: bytes) -> None:
         """Send ``data`` unless earlier data still waits for the client. Raises `ConnectionResetError` when that is

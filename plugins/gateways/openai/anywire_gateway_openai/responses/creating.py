@@ -223,7 +223,7 @@ class ResponseHandler:
             model = stream.model or turn.model
             response = answered(turn.head(stream.task_id), stream.task_id, model, chunk)
             await turn.keep(response)
-            stages = ("x-anywire-stages", stages_text(stream.stages.spans_ms()))
+            stages = ("x-anywire-stages", stages_text(stream.stages))
             headers = [*answer_headers(stream, turn.asked.ignored), stages]
             return await write_json(request, _encode(response), headers)
         except BaseException as error:
