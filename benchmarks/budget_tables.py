@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from budget_processes import LOOP, Uses
 from budget_profiles import KERNEL, PythonProfile
-from stamped_load import SHAPES, Found, Shape
+from peers.workload import Phase
+from staged_load import PHASES, Found
 
 PARTS = ("orchestrator", "agents", "server", "client")
 REST = "before, after: HTTP and the client"
@@ -21,11 +22,15 @@ Native = Counter[tuple[str, str, str, str]]
 """Samples by part, thread, library and symbol."""
 
 
-class Measured:
-    """One system under one shape of load."""
+def unit_of(phase: Phase) -> str:
+    return "token" if phase.tokens else "request"
 
-    def __init__(self, system: str, shape: Shape, found: Found, uses: Uses) -> None:
-        self.system, self.shape, self.found, self.uses = system, shape, found, uses
+
+class Measured:
+    """One system under one phase's load."""
+
+    def __init__(self, system: str, phase: Phase, found: Found, uses: Uses) -> None:
+        self.system, self.phase, self.found, self.uses = system, phase, found, uses
         self.native: Native = Counter()
         self.python: dict[str, PythonProfile] = {}
         self.calls: dict[str, dict[str, float]] = {}
@@ -33,7 +38,7 @@ class Measured:
 
     @property
     def units(self) -> int:
-        return self.found.units(self.shape)
+        return self.found.units(self.phase)
 
     def microseconds(self, part: str, thread: str | None = None) -> float:
         """Processor time of one request or token: of a part, or of one of its threads."""
@@ -66,8 +71,8 @@ class Measured:
         found = self.found
         return {
             "system": self.system,
-            "shape": self.shape.name,
-            "unit": self.shape.unit,
+            "phase": self.phase.name,
+            "unit": unit_of(self.phase),
             "units": self.units,
             "seconds": found.seconds,
             "times_us": quantiles(found.times),
@@ -99,11 +104,11 @@ def overview(found: Sequence[Measured]) -> str:
         of_tokens, times = quantiles(each.found.ways), quantiles(each.found.times)
         used = [each.microseconds(part) for part in PARTS]
         rows.append(
-            (f"`{each.system}`, {each.shape.name}", f"{(of_tokens or times).get('p50', 0):,.0f}",
+            (f"`{each.system}`, {each.phase.name}", f"{(of_tokens or times).get('p50', 0):,.0f}",
              f"{each.units / each.found.seconds:,.0f}", *(f"{us:.1f}" if us else "–" for us in used))
         )  # fmt: skip
     sections = [table(("system and load", "p50, us", "per second", *PARTS), rows)]
-    alone = [each for each in found if each.shape == SHAPES[0] and each.found.stages]
+    alone = [each for each in found if each.phase == PHASES[0] and each.found.stages]
     if alone:
         stages = [each.found.median_stages() for each in alone]
         lines: list[tuple[str, ...]] = [(name, *(f"{each.get(name, 0):.0f}" for each in stages)) for name in stages[0]]
@@ -114,7 +119,7 @@ def overview(found: Sequence[Measured]) -> str:
 
 
 def tables(measured: Measured) -> str:
-    """All tables of one system under one shape of load."""
+    """All tables of one system in one phase."""
     sections = [_summary(measured), _stages(measured), _threads(measured), _calls(measured)]
     for part in ("orchestrator", "agents"):
         sections += [_libraries(measured, part), _areas(measured, part), _functions(measured, part)]
@@ -123,18 +128,18 @@ def tables(measured: Measured) -> str:
 
 
 def _summary(measured: Measured) -> str:
-    found, shape = measured.found, measured.shape
+    found, phase, unit = measured.found, measured.phase, unit_of(measured.phase)
     times, ways = quantiles(found.times), quantiles(found.ways)
     parts = sorted({part for part, _ in measured.uses} - {"client", "server"}, reverse=True)
     own = sum(map(measured.microseconds, parts))
-    what = "to the first token" if shape.tokens else "of a request"
-    lines = [f"## {measured.system}: {shape.name}", ""]
+    what = "to the first token" if phase.tokens else "of a request"
+    lines = [f"## {measured.system}: {phase.name}", ""]
     if times:
         lines.append(f"Time {what}: p50 {times['p50']:.0f}, p95 {times['p95']:.0f}, p99 {times['p99']:.0f} us.")
     if ways:
         lines.append(f"A token's way: p50 {ways['p50']:.0f}, p95 {ways['p95']:.0f}, p99 {ways['p99']:.0f} us.")
     lines.append(
-        f"{measured.units / found.seconds:,.0f} {shape.unit}s/s; processor time of a {shape.unit} {own:.1f} us "
+        f"{measured.units / found.seconds:,.0f} {unit}s/s; processor time of a {unit} {own:.1f} us "
         f"({', '.join(f'{part} {measured.microseconds(part):.1f}' for part in parts)})."
     )
     return "\n".join(lines)
@@ -145,7 +150,7 @@ def _stages(measured: Measured) -> str:
     if not stages:
         return ""
     rows: list[tuple[object, ...]] = [(name, f"{value:.1f}") for name, value in stages.items()]
-    if not measured.shape.tokens:
+    if not measured.phase.tokens:
         rest = quantiles(measured.found.times).get("p50", 0.0) - sum(stages.values())
         rows.append((REST, f"{rest:.1f}"))
     return table(("stage", "us, median"), rows)
@@ -163,7 +168,7 @@ def _threads(measured: Measured) -> str:
         for (part, thread), use in sorted(measured.uses.items(), key=lambda item: (item[0][0], -item[1].seconds))
         if use.seconds / measured.units >= 0.05e-6
     ]  # fmt: skip
-    return table(("process", "thread", f"us per {measured.shape.unit}", "of it kernel", "slept", "displaced"), rows)
+    return table(("process", "thread", f"us per {unit_of(measured.phase)}", "of it kernel", "slept", "displaced"), rows)
 
 
 def _calls(measured: Measured) -> str:
@@ -173,7 +178,7 @@ def _calls(measured: Measured) -> str:
     for part, calls in measured.calls.items():
         which = [f"{call} {count:.2f}" for call, count in calls.items()]
         rows.append((part, f"{sum(calls.values()):.1f}", ", ".join(which[:CALLS])))
-    return table(("process", f"system calls per {measured.shape.unit}", "which"), rows)
+    return table(("process", f"system calls per {unit_of(measured.phase)}", "which"), rows)
 
 
 def _libraries(measured: Measured, part: str) -> str:

@@ -9,12 +9,12 @@ before, of the medians of its rounds. The table has the median ratio of all bloc
 bootstrap over the blocks, seeded). Processor time is the figure to trust where the machine does something else beside
 it.
 
-An operation is: a unary task and a chunk of a stream through the pipeline alone (puppet: no wire and no agent), through
-pipeline, transport ``memory`` and agent in one process, a unary task that is measured for ``/metrics`` as well, the
-line that the log has of a request, a request and a chunk through the gateway `openai` alone (its clients are in the
-same process), and with ``--transport`` a request through ``anywire up``, HTTP in, the transport, HTTP out, with 1 and 64
-clients. Where ``--only`` names them: a whole answer and a token of a stream, of a server through the engine ``openai``
-alone.
+An operation is: a unary task and a chunk of a stream through the pipeline alone (puppet: no wire and no agent),
+through pipeline, transport ``memory`` and agent in one process, a unary task that is measured for ``/metrics`` as
+well, the line that the log has of a request, a request and a chunk through the gateway `openai` alone (its clients
+are in the same process), and with ``--transport`` a request through ``anywire up``, HTTP in, the transport, HTTP out,
+with 1 and 64 clients. Where ``--only`` names them: a whole answer and a token of a stream, of a server through the
+engine ``openai`` alone.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ FURTHER = (
     "one_wakeups", "many_wakeups", "burst_wakeups", "paced_wakeups", "ready", "memory",
 )  # fmt: skip
 NOTHING = "–"
+QUIET = 0.3
+"""Cores that others may use before a run says that it was disturbed."""
 TITLE_WIDTH = 14
 """Letters of a line of a column's title, in a terminal."""
 
@@ -109,6 +111,7 @@ def notes(run: Run) -> list[str]:
     found = [
         f"{run.when}, {run.machine}, commit {run.commit}; {count} rounds, {run.seconds:g} s a phase, seed {run.seed}; "
         f"load {run.load[0]:.1f} before, {run.load[1]:.1f} after; others used up to {loud:.2f} cores in a phase",
+        "the machine was not quiet: only ratios of processor time can be trusted" if loud > QUIET else "",
         f"versions: {versions}" if versions else "",
         *(f"failed: {name}: {what}" for name, what in run.failures().items()),
         *(f"left out: {name}: {why}" for name, why in run.left_out.items()),

@@ -239,6 +239,7 @@ PUBLIC = {
     "offer.digest == self.digest",  # of a model
     "digest != self.link_key",  # of a certificate
     "known.digest != digest",  # of a request, under an id of the same sender
+    "name not in secret",  # of a header
     "await part.digest() != layer.digest",  # of a file that was downloaded
     "digest == known.digest",  # of a model
     "digest == offered",  # of a model

@@ -13,11 +13,11 @@ from tests.patience import PATIENCE
 from budget_processes import LOOP, Use, read_uses, spent
 from budget_profiles import KERNEL, NativeSample, PythonProfile, read_calls, read_perf, read_stacks
 from budget_tables import Measured, area, overview, table, tables
-from stamped_engine import StampedEngine
-from stamped_load import SHAPES, Found, Shape, ask_for, read_stages
-from stamped_server import _Connection
+from peers.engine import Connection
+from peers.workload import PACED_TOKENS, Phase
+from staged_load import PHASES, Found, ask_for, read_stages
 
-UNARY, BURST = SHAPES[0], SHAPES[2]
+UNARY, BURST = PHASES[0], PHASES[2]
 
 PERF = """\
           python 100/100      7f2c01a2b3 _PyEval_EvalFrameDefault (/usr/bin/python3.11)
@@ -120,15 +120,15 @@ def test_an_empty_table_has_its_head() -> None:
     assert table(("a", "b"), []) == "| a | b |\n|---|---|"
 
 
-@pytest.mark.parametrize("shape", [UNARY, BURST, Shape("paced", 2, 3, True)], ids=lambda shape: shape.name)
-async def test_clients_get_stamped_answers(shape: Shape) -> None:
-    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0)
+@pytest.mark.parametrize("phase", [UNARY, BURST, Phase("paced", 2, PACED_TOKENS)], ids=lambda phase: phase.name)
+async def test_clients_get_stamped_answers(phase: Phase) -> None:
+    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0)
     async with server, asyncio.timeout(PATIENCE):
         port = server.sockets[0].getsockname()[1]
-        found = await ask_for(shape, f"http://127.0.0.1:{port}", 0.01)
-    assert found.answers >= shape.clients
+        found = await ask_for(phase, f"http://127.0.0.1:{port}", 0.01)
+    assert found.answers >= phase.clients
     assert len(found.times) == found.answers
-    assert len(found.ways) == found.answers * shape.tokens
+    assert len(found.ways) == found.answers * phase.tokens
     assert all(way >= 0 for way in found.ways)
 
 
@@ -154,6 +154,8 @@ def test_stages_of_whole_and_of_streamed_answers() -> None:
     }
 
 
-def test_the_engine_makes_stamped_tokens() -> None:
-    engine = StampedEngine(StampedEngine.Config())
-    assert engine.status().models == ("burst", "paced")
+def test_what_was_found_in_turns_counts_together() -> None:
+    one, two = Found(1.0, 2, [1.0, 2.0], [], {"a-b": [0.1]}), Found(2.0, 1, [3.0], [], {"a-b": [0.3], "b-c": [0.2]})
+    both = one.plus(two)
+    assert (both.seconds, both.answers, both.times) == (3.0, 3, [1.0, 2.0, 3.0])
+    assert both.median_stages() == pytest.approx({"a-b": 200.0, "b-c": 200.0})

@@ -317,6 +317,9 @@ def test_one_error_fails_the_row() -> None:
     assert rows["vllm-router"][1] == "1,000"
     assert all(each.title != "Aims" for each in tables(run))
     assert any("status 500" in each for each in notes(run))
+    assert not any("not quiet" in each for each in notes(run))
+    run.measured[0].others = 1.0
+    assert any("not quiet" in each for each in notes(run))
     assert msgspec.json.decode(msgspec.json.encode(run), type=Run) == run
 
 

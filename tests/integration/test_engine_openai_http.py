@@ -25,8 +25,9 @@ from anywire.testing.patience import PATIENCE
 from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.http import addresses, codings, connection
 from anywire_engine_openai.http.addresses import read_target
+from anywire_engine_openai.http.answer import Answer
 from anywire_engine_openai.http.client import Client, header_lines
-from anywire_engine_openai.http.faults import CannotConnect, Closed, NoHttp, Silence
+from anywire_engine_openai.http.faults import CannotConnect, Closed, Fault, NoHttp, Silence
 from anywire_engine_openai.upstream import Upstream
 
 from .fake_openai_server import DONE, collect, engine_for, request, step
@@ -200,6 +201,39 @@ def test_wherever_an_answer_is_cut_it_is_the_same(way: str, points: list[int], f
         return b"".join(pieces), owner.kept == [made]
 
     assert asyncio.run(read()) == (ENCODED.get(way, b"hello"), True)
+
+
+@given(st.sampled_from([*WAYS, *CLOSING]), st.lists(st.tuples(st.integers(0, 300), st.binary(max_size=3)), max_size=4))
+@settings(max_examples=examples(150), deadline=None)
+def test_whatever_a_server_sends_is_an_answer_or_a_fault(way: str, changes: list[tuple[int, bytes]]) -> None:
+    """Some bytes are replaced by others, and then the connection ends."""
+    sent = bytearray(written(way))
+    for place, by in changes:
+        sent[place % len(sent) : place % len(sent) + 1] = by or b""
+        if not sent:
+            break
+
+    async def read() -> None:
+        owner, wire = _Owner(), _Wire()
+        made = connection.Connection(owner)
+        made.connection_made(wire)
+        asked = asyncio.ensure_future(made.ask(b"GET / HTTP/1.1\r\n\r\n", PATIENCE))
+        await asyncio.sleep(0)
+        for each in (bytes(sent[:20]), bytes(sent[20:])):
+            made.data_received(each)
+            await asyncio.sleep(0)
+        made.eof_received()
+        made.connection_lost(None)
+        with contextlib.suppress(Fault):
+            answer = Answer(made, await asked)
+            while await answer.read(PATIENCE):
+                pass
+        made.leave()
+        made.close()
+        assert owner.ended == [made]
+        assert made._waiter is None
+
+    asyncio.run(read())
 
 
 class _Owner:

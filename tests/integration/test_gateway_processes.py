@@ -7,13 +7,14 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
-from tests.integration.anywire_processes import Process, body, start
+from tests.integration.anywire_processes import FOR_EVER, Process, body, start
 from tests.integration.test_gateway_limits import Keys
 from tests.patience import PATIENCE
 
@@ -48,7 +49,12 @@ async def ask(url: str, number: int, **headers: str) -> httpx.Response:
 
 
 def gateways_of(process: Process) -> list[psutil.Process]:
-    return [each for each in psutil.Process(process.process.pid).children() if each.cmdline()[-1:] == ["gateway"]]
+    found = []
+    for each in psutil.Process(process.process.pid).children():
+        with suppress(psutil.NoSuchProcess):  # a zombie too
+            if each.cmdline()[-1:] == ["gateway"]:
+                found.append(each)
+    return found
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -154,3 +160,39 @@ def test_what_does_not_go_together_is_said(settings: dict[str, Any], what: str) 
     told = {"transports": "memory", "server": {"gateway_processes": 2}} | settings
     with pytest.raises(ConfigError, match=what):
         OrchestratorRole(Config.model_validate(told), Plugins())
+
+
+async def test_what_a_killed_process_had_ends_and_counts_no_more(
+    start: Any, tmp_path: Path, options_of: Callable[[str], dict[str, Any]]
+) -> None:
+    keys = Keys(tmp_path)
+    keys.add("k", concurrency=1)
+    engine = {"name": "synthetic", "itl": FOR_EVER}
+    arguments = write(tmp_path, options_of, access={"keys": str(keys.path)}, engine=engine)
+    serve = await start("serve", *arguments, "--gateways", "1")
+    await start("agent", *arguments)
+    url, headers = f"{serve.url}/v1/chat/completions", keys.headers("k")
+
+    async def begun(client: httpx.AsyncClient) -> int:
+        """The status of a stream that is left alone after its first words."""
+        asked = client.build_request("POST", url, json=body(0, stream=True), headers=headers)
+        answer = await client.send(asked, stream=True)
+        if answer.status_code == 200:
+            await anext(answer.aiter_lines())
+        return answer.status_code
+
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
+        while (await client.get(f"{serve.url}/v1/models", headers=headers)).json()["data"] == []:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert await begun(client) == 200
+        assert await begun(client) == 429
+        (killed,) = gateways_of(serve)
+        killed.kill()
+        await until(lambda: killed.pid not in (found := [each.pid for each in gateways_of(serve)]) and bool(found))
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    assert await begun(client) == 200
+                    return
+                except httpx.ConnectError:  # it does not listen yet
+                    await asyncio.sleep(0.05)

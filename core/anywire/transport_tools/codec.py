@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from anywire.messages import (
     TaskRequest,
 )
 from anywire.offers import MAX_OFFERS_BYTES
+from anywire.transport_tools.frames import HEAD
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -53,6 +55,11 @@ OWN_KINDS = 128
 """The number of the first kind that a transport adds of its own."""
 
 
+SMALL = 8192
+"""Bytes of a message that are sooner copied than looked at where they are."""
+_head = struct.Struct(">IB").pack
+
+
 class UnknownKind(TransportError):
     """A message of a kind that this version does not know. One of a peer that has joined is ignored: versions that are
     neighbours work together."""
@@ -66,15 +73,20 @@ class Codec:
     """
 
     def __init__(self, *own: type[Any]) -> None:
-        self._numbers = {kind: bytes((number,)) for number, kind in enumerate(KINDS) if kind is not None}
-        self._numbers |= {kind: bytes((OWN_KINDS + number,)) for number, kind in enumerate(own)}
-        self._decoders = {head[0]: msgspec.msgpack.Decoder(kind) for kind, head in self._numbers.items()}
+        self._numbers = {kind: number for number, kind in enumerate(KINDS) if kind is not None}
+        self._numbers |= {kind: OWN_KINDS + number for number, kind in enumerate(own)}
+        self._decoders = {number: msgspec.msgpack.Decoder(kind).decode for kind, number in self._numbers.items()}
         self._encode = msgspec.msgpack.Encoder().encode
 
     def encode(self, message: Any) -> bytes:
         """Raises `TransportError` for what cannot be encoded: text that is no Unicode, a number over 64 bits."""
+        return self.framed(message)[HEAD:]
+
+    def framed(self, message: Any) -> bytes:
+        """`encode` with the length in front, as `anywire.transport_tools.frame` puts it there."""
         try:
-            return self._numbers[type(message)] + self._encode(message)
+            number, data = self._numbers[type(message)], self._encode(message)
+            return _head(len(data) + 1, number) + data
         except UnicodeEncodeError as error:
             raise TransportError(f"a {type(message).__name__} holds text that is no valid Unicode: {error}") from error
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -83,7 +95,7 @@ class Codec:
     def decode(self, data: bytes) -> Any:
         """Raises `TransportError` for bytes that are no message, of them `UnknownKind` for another kind."""
         try:
-            return self._decoders[data[0]].decode(memoryview(data)[1:])
+            return self._decoders[data[0]](data[1:] if len(data) < SMALL else memoryview(data)[1:])
         except (IndexError, KeyError) as error:
             raise UnknownKind("not a message of this transport: its kind is unknown") from error
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

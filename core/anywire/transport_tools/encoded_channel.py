@@ -48,19 +48,27 @@ class EncodedChannel(BufferedChannel):
         if self._over:
             return
         check_payload(message, self._max)
-        data = self._codec.encode(message)
+        data = self._encoded(message)
         if len(data) > self._limit:
             raise PayloadTooLarge(
                 f"the message has {len(data)} encoded bytes, for payloads of {self._max} bytes the limit is "
                 f"{self._limit}: raise max_message_bytes at both ends"
             )
+        room = self._room
         if isinstance(message, MayCongest):
-            self._room.set_waiting(self._count_waiting())
-            self._room.admit(len(data))
+            room.set_waiting(self._count_waiting())
+            room.admit(len(data))
         self._write(data)
-        self._room.set_waiting(self._count_waiting())
+        if room.waiting + len(data) > room.low:
+            room.set_waiting(self._count_waiting())
+        else:
+            room.waiting += len(data)  # there is room whether or not it waits
 
     # For subclasses
+
+    def _encoded(self, message: Any) -> bytes:
+        """A message as it is written. Raises `TransportError`."""
+        return self._codec.encode(message)
 
     def _write(self, data: bytes) -> None:
         """Put an encoded message into the buffer."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 from anywire.errors import TransportError
 
 HEAD = 4
+_size_at = struct.Struct(">I").unpack_from
 
 
 def frame(data: bytes) -> bytes:
@@ -32,8 +34,17 @@ class Unpacker:
         Raises `TransportError` for a length that is 0 or over the limit, after the frames before it. What follows in
         the stream means nothing then.
         """
-        at = 0
-        while at < len(data):
+        at, end = 0, len(data)
+        # Mostly whole frames come.
+        while not self._size and not self._partial and end - at >= HEAD:
+            size = self._checked(_size_at(data, at)[0])
+            at += HEAD
+            if end - at < size:
+                self._size = size
+            else:
+                yield data[at : at + size]
+                at += size
+        while at < end:
             wanted = (self._size or HEAD) - len(self._partial)
             piece = data[at : at + wanted]
             at += len(piece)
@@ -47,8 +58,9 @@ class Unpacker:
                 self._size = 0
                 yield piece
             else:
-                self._size = int.from_bytes(piece, "big")
-                if not 0 < self._size <= self.limit:
-                    raise TransportError(
-                        f"a frame of {self._size} bytes: it may have 1 to {self.limit} (max_message_bytes)"
-                    )
+                self._size = self._checked(int.from_bytes(piece, "big"))
+
+    def _checked(self, size: int) -> int:
+        if not 0 < size <= self.limit:
+            raise TransportError(f"a frame of {size} bytes: it may have 1 to {self.limit} (max_message_bytes)")
+        return size

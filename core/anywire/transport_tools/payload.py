@@ -31,6 +31,14 @@ def check_payload(message: Any, limit: int) -> int:
     """
     size = 0
     try:
+        if (
+            type(message) is Chunk
+            and len(message.deltas) == 1
+            and not (message.extra or message.usage or message.error)
+        ):
+            only = message.deltas[0]  # most of all messages
+            if only.isascii() and len(only) <= limit:
+                return len(only)
         for text in _texts(message):
             if not text.isascii():
                 size = payload_bytes(message)

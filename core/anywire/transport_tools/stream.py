@@ -8,7 +8,7 @@ from typing import Any, cast
 from anywire.transport_tools.channel import CLOSE_TIMEOUT, ChannelOwner
 from anywire.transport_tools.codec import Codec, Goodbye
 from anywire.transport_tools.encoded_channel import EncodedChannel
-from anywire.transport_tools.frames import Unpacker, frame
+from anywire.transport_tools.frames import Unpacker
 
 HELLO_BYTES = 256 * 1024
 """Bytes that a message of a peer may have before it is linked, encoded: a hello has some hundreds. A stranger makes
@@ -83,9 +83,12 @@ class StreamChannel(EncodedChannel, asyncio.Protocol):
         if not self._over:
             self._room.set_waiting(self._count_waiting())
 
+    def _encoded(self, message: Any) -> bytes:
+        return self._codec.framed(message)
+
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
-            self._transport.write(frame(data))
+            self._transport.write(data)
 
     def _count_waiting(self) -> int:
         return self._transport.get_write_buffer_size() if self._transport is not None else 0

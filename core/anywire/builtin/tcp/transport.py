@@ -52,7 +52,9 @@ class TcpPort(ChannelPort):
         self.on_close = partial(_part, self)
 
     def _hello(self, channel: Channel, hub: HubInfo) -> None:
-        if _is_spare(self._links.find(hub.hub_id), channel, hub.incarnation):
+        # One that has said hello will be the link: it counts as such.
+        others = [each for each, info in self._hubs.items() if info.hub_id == hub.hub_id]
+        if any(_is_spare(each, channel, hub.incarnation) for each in (None, *others)):
             channel.close(BY_ANOTHER_ADDRESS)
         else:
             super()._hello(channel, hub)

@@ -38,25 +38,31 @@ class AnswerStream:
     def read(self, data: bytes) -> Iterator[Delta]:
         """The deltas that ``data`` completes. Raises as `answers.step` does at an event that is none, after the deltas
         before it; a fault after the whole answer ends the stream instead."""
-        if not self._usual.may_be:
+        usual = self._usual
+        if not usual.may_be():
             yield from self._read_all(data)
             return
         pieces = data.split(b"\n\n")  # each but the last ends an event
-        rest = pieces.pop()
-        text_of, is_between = self._usual.text_of, self._parser.is_between_events
-        for lines in pieces:
-            text = text_of(lines) if is_between else ""
+        if len(pieces) == 1:
+            usual.missed()
+        is_between = self._parser.is_between_events
+        for place, lines in enumerate(pieces[:-1]):
+            text = usual.text_of(lines) if is_between else ""
             if text:
                 yield Delta(text)
                 continue
-            yield from self._read_all(lines + b"\n\n")
+            if not usual.may_be():
+                yield from self._read_all(b"\n\n".join(pieces[place:]))
+                return
+            yield from self._read_all(lines + b"\n\n", usual if is_between else None)
             if self.done:
                 return
             is_between = True
-        if rest:
-            yield from self._read_all(rest)
+        if pieces[-1]:
+            yield from self._read_all(pieces[-1])
 
-    def _read_all(self, data: bytes) -> Iterator[Delta]:
+    def _read_all(self, data: bytes, usual: UsualEvents | None = None) -> Iterator[Delta]:
+        """The deltas of ``data``, read in full; ``usual`` remembers those that are text."""
         try:
             events = self._parser.feed(data)
         except EventTooLarge as error:
@@ -88,8 +94,8 @@ class AnswerStream:
                 yield from self._held
                 self._held.clear()
             yield delta
-            if answers.is_text(delta):
-                self._usual.remember(event.data, delta.text)
+            if usual is not None and answers.is_text(delta):
+                usual.remember(event.data, delta.text)
 
     def end(self) -> None:
         """To be called when the stream is over. Raises `EngineFailed` when the answer is not complete or empty."""

@@ -9,48 +9,51 @@ from __future__ import annotations
 
 import sys
 
+import msgspec
+
 from anywire_engine_openai.answers import plain_text
 
 TRIES = 8
-"""Events in a row that are remembered in vain before no further one is: the server repeats nothing."""
+"""Events in a row that are like no other one before the rest of a stream is read without looking for such."""
 _PROBE = "?probe?"
 _FIELD = b"data: "
 
+_read_text = msgspec.json.Decoder(str).decode
+
 
 class UsualEvents:
-    """Of one stream. ``may_be``: its events may be like one another. For ``keep`` see `answers`."""
+    """Of one stream. For ``keep`` see `answers`."""
 
     def __init__(self, *, keep: bool = False) -> None:
-        self.may_be = True
         self._keep = keep
         self._tries = TRIES
         self._before = self._after = b""
         self._least = sys.maxsize
 
+    def may_be(self) -> bool:
+        """Whether events may be like one another, as far as they were read."""
+        return self._tries > 0
+
     def text_of(self, lines: bytes) -> str:
         """The text of an event, given as it is sent but without the empty line at its end, if it is like the remembered
         one; empty for any other."""
         if len(lines) <= self._least or not lines.startswith(self._before) or not lines.endswith(self._after):
+            self.missed()
             return ""
         try:
-            text = lines[len(self._before) : len(lines) - len(self._after)].decode()
-        except UnicodeDecodeError:
-            return ""
-        # Such a text stands for itself in JSON, and ends no line.
-        if not text.isprintable() or '"' in text or "\\" in text:
+            # With the quotes around it. Nothing else may stand there, and no line end.
+            text = _read_text(lines[len(self._before) - 1 : len(lines) - len(self._after) + 1])
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return ""
         self._tries = TRIES
         return text
 
+    def missed(self) -> None:
+        """Note that something was read which is no event like another one."""
+        self._tries -= 1
+
     def remember(self, data: bytes, text: str) -> None:
         """Take ``data`` as an example: an event's data that was read as ``text`` and nothing else."""
-        sent = _FIELD + data
-        if len(sent) >= self._least and sent.startswith(self._before) and sent.endswith(self._after):
-            return  # like the remembered one, but for a text that has to be read
-        if not self._tries:
-            self.may_be = False
-            return
-        self._tries -= 1
         said = text.encode()
         place = data.rfind(b'"%b"' % said) + 1
         if not place or b"\n" in data:

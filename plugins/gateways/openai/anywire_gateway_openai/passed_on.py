@@ -116,8 +116,10 @@ class PassedOn:
         process would have gone by: a proxy's word where it is trusted, and otherwise that somebody spoke for it."""
         headers, peer = request.headers, request._transport_peername
         trusted = self._callers.proxies.trusts(peer)
-        found = CIMultiDict(_between_ends(headers.items(), () if trusted else _OF_PROXIES))
-        found[HEADER] = request[REQUEST_ID]
+        # In lower case: aiohttp's client takes names of another case for others, and the last one would be left.
+        passed = _between_ends(headers.items(), () if trusted else _OF_PROXIES)
+        found = CIMultiDict((name.lower(), value) for name, value in passed)
+        found[HEADER.lower()] = request[REQUEST_ID]
         if self._callers.is_rebound(request):
             return found  # no proxy is behind it, and it is no client of this machine either
         address = address_of(peer)
@@ -125,11 +127,11 @@ class PassedOn:
             address = UNKNOWN
         shown = f'"[{address}]"' if ":" in address else address
         if trusted and "Forwarded" in headers:
-            found.add("Forwarded", f"for={shown}")
+            found.add("forwarded", f"for={shown}")
         if "Forwarded" not in found or "X-Forwarded-For" in headers:
-            found.add("X-Forwarded-For", address)
+            found.add("x-forwarded-for", address)
         if "X-Forwarded-Proto" not in found:
-            found["X-Forwarded-Proto"] = request.scheme
+            found["x-forwarded-proto"] = request.scheme
         return found
 
     async def _written(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:

@@ -174,6 +174,7 @@ class Connection(asyncio.Protocol):
             self._fault = Closed(str(exc) if exc is not None else "it was ended there")
             self._fault.was_idle = self._is_kept and not self._heard
         self._stop_watching()
+        del self._parser  # each has the other
         self._owner.lost(self)
         self._tell()
 

@@ -1,5 +1,5 @@
-"""Clients of a server whose tokens tell when they were made: how long each token was under way, and where the time of
-each task went by the server's own word (``x-anywire-stages``)."""
+"""Clients that keep asking, how long each token was under way, and where the time of each task went by the server's own
+word (``x-anywire-stages``)."""
 
 from __future__ import annotations
 
@@ -12,36 +12,19 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
-from stamped_engine import BURST, PACED
+from peers.workload import BURST_TOKENS, PACED_TOKENS, TOKEN, Phase, request
 
-PROMPT_CHARS = 300
 STAGED = 2000
 """Answers at most whose stages are read."""
-_STAMP = re.compile(rb"@(\d+) ")
 _HEAD_STAGES = re.compile(rb"\r\nx-anywire-stages: ([^\r]+)\r\n", re.IGNORECASE)
 _END_STAGES = re.compile(rb"\n: anywire (\{[^\n]+\})\n")
-
-
-class Shape(NamedTuple):
-    """What is asked for. ``tokens`` of each stream; 0: a whole answer."""
-
-    name: str
-    clients: int
-    tokens: int = 0
-    paced: bool = False
-
-    @property
-    def unit(self) -> str:
-        return "token" if self.tokens else "request"
-
-
-SHAPES = (
-    Shape("one client", 1),
-    Shape("64 clients", 64),
-    Shape("one burst stream", 1, 64),
-    Shape("32 burst streams", 32, 64),
-    Shape("one paced stream", 1, 32, True),
-    Shape("16 paced streams", 16, 32, True),
+PHASES = (
+    Phase("one client", 1),
+    Phase("64 clients", 64),
+    Phase("one burst stream", 1, BURST_TOKENS),
+    Phase("32 burst streams", 32, BURST_TOKENS),
+    Phase("one paced stream", 1, PACED_TOKENS),
+    Phase("16 paced streams", 16, PACED_TOKENS),
 )
 
 
@@ -55,9 +38,20 @@ class Found(NamedTuple):
     ways: list[int]
     stages: dict[str, list[float]]
 
-    def units(self, shape: Shape) -> int:
+    def units(self, phase: Phase) -> int:
         """How many requests or tokens."""
-        return self.answers * (shape.tokens or 1)
+        return self.answers * (phase.tokens or 1)
+
+    def plus(self, other: Found) -> Found:
+        """Both together."""
+        names = (*self.stages, *(name for name in other.stages if name not in self.stages))
+        return Found(
+            self.seconds + other.seconds,
+            self.answers + other.answers,
+            self.times + other.times,
+            self.ways + other.ways,
+            {name: self.stages.get(name, []) + other.stages.get(name, []) for name in names},
+        )
 
     def median_stages(self) -> dict[str, float]:
         """Microseconds between stages, medians, in the order of the stages."""
@@ -67,8 +61,8 @@ class Found(NamedTuple):
 class _Client(asyncio.Protocol):
     """One connection that asks the same again and again until a time."""
 
-    def __init__(self, request: bytes, streams: bool, until: float, staged: list[bytes]) -> None:
-        self._request, self._streams, self._until, self._staged = request, streams, until, staged
+    def __init__(self, asks: bytes, streams: bool, until: float, staged: list[bytes]) -> None:
+        self._asks, self._streams, self._until, self._staged = asks, streams, until, staged
         self._buffer = bytearray()
         self._scanned = 0
         self._began = 0
@@ -89,13 +83,13 @@ class _Client(asyncio.Protocol):
         self._buffer.clear()
         self._scanned = 0
         self._began = time.perf_counter_ns()
-        self._transport.write(self._request)
+        self._transport.write(self._asks)
 
     def data_received(self, data: bytes) -> None:
         now, buffer = time.perf_counter_ns(), self._buffer
         buffer += data
         if self._streams:
-            for found in _STAMP.finditer(buffer, self._scanned):
+            for found in TOKEN.finditer(buffer, self._scanned):
                 if not self._scanned:
                     self.times.append((now - self._began) / 1000)
                 self._scanned = found.end()
@@ -138,14 +132,9 @@ def _is_whole(buffer: bytearray) -> bool:
     return len(buffer) >= head + 4 + int(buffer[at + 15 : buffer.find(b"\r\n", at)])
 
 
-def request_of(shape: Shape, url: str) -> bytes:
-    message = {"role": "user", "content": "x" * PROMPT_CHARS}
-    body = {"model": PACED if shape.paced else BURST, "messages": [message], "max_tokens": shape.tokens or 20}
-    text = json.dumps(body | ({"stream": True} if shape.tokens else {}))
-    return (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nContent-Type: application/json\r\n"
-        f"x-anywire-stages: true\r\nContent-Length: {len(text)}\r\n\r\n{text}"
-    ).encode()
+def request_of(phase: Phase, url: str) -> bytes:
+    """The request that asks for stages as well."""
+    return request(urlsplit(url).netloc, phase.tokens).replace(b"\r\n", b"\r\nx-anywire-stages: true\r\n", 1)
 
 
 def read_stages(answers: Sequence[bytes]) -> dict[str, list[float]]:
@@ -164,16 +153,16 @@ def read_stages(answers: Sequence[bytes]) -> dict[str, list[float]]:
     return stages
 
 
-async def ask_for(shape: Shape, url: str, seconds: float) -> Found:
+async def ask_for(phase: Phase, url: str, seconds: float) -> Found:
     """Keep so many clients asking for so long. Raises `RuntimeError` when one is not answered in full."""
     where, loop = urlsplit(url), asyncio.get_running_loop()
-    request, staged = request_of(shape, url), list[bytes]()
+    asks, staged = request_of(phase, url), list[bytes]()
     until = time.perf_counter() + seconds
     clients: list[_Client] = []
     try:
-        for _ in range(shape.clients):
+        for _ in range(phase.clients):
             _, client = await loop.create_connection(
-                lambda: _Client(request, shape.tokens > 0, until, staged), where.hostname or "", where.port or 80
+                lambda: _Client(asks, phase.tokens > 0, until, staged), where.hostname or "", where.port or 80
             )
             clients.append(client)
         began = time.perf_counter()
