@@ -22,10 +22,10 @@ TRIED_AGAIN = 64
 JUDGED = 0.01
 """Seconds of looking after which it is seen how much of a core this thread has had."""
 
-ENOUGH = 0.5
+ENOUGH = 0.8
 """Of a core. With less others want it, and looking takes it from them."""
 
-RESTS = 0.1
+RESTS = 1.0
 """Seconds without looking after that."""
 
 POWER = 30.0

@@ -258,10 +258,11 @@ class Endpoints:
             raise mapped(error, f"creating the writer of {self._plane}/{topic}", opening=True) from error
         budget = granted[Policy.LatencyBudget].budget / 1e9
         entities = [writer, publisher]
+        settings: dict[str, Any] = {"priority": priority, "budget": budget, "expire": bool(self._lifespan(topic))}
         if seal is None:
-            made = Writer(entities, writer._ref, priority=priority, budget=budget)
+            made = Writer(entities, writer._ref, **settings)
         else:
-            made = SealingWriter(seal.writer(topic), entities, writer._ref, priority=priority, budget=budget)
+            made = SealingWriter(seal.writer(topic), entities, writer._ref, **settings)
         self._writers.add(made)
         return made
 

@@ -55,34 +55,33 @@ def of_priority(writers: Sequence[Writer], priority: int) -> Writer:
 class Writer:
     """A DDS writer of packed samples.
 
-    The first sample of a turn of the event loop goes out at once, the others of that turn together at its end; after a
-    turn with several the first one waits for the others too. With a latency ``budget`` (seconds) samples are kept for
-    as long, and go out together. ``priority`` is its transport priority.
+    The samples of one turn of the event loop go out together at its end, in as few datagrams as they fit into. With a
+    latency ``budget`` (seconds) samples are kept for as long, and go out together. Where they ``expire``, the first
+    of a turn goes out at once, whatever keeps the loop after it. ``priority`` is its transport priority.
     """
 
-    def __init__(self, entities: list[Entity], handle: int, *, priority: int = 0, budget: float = 0.0) -> None:
+    def __init__(
+        self, entities: list[Entity], handle: int, *, priority: int = 0, budget: float = 0.0, expire: bool = False
+    ) -> None:
         self.handle, self.priority = handle, priority
-        self._budget = budget
+        self._budget, self._expire = budget, expire
         self._entities = entities
         self._loop = asyncio.get_running_loop()
-        self._written = self._kept = self._several = self._joins = False
+        self._kept = False
 
     def write(self, sample: bytes) -> bool:
         """True when Cyclone took it, False when it must wait for acknowledgements first. Raises `AnywireError`."""
         if not _taken(ddspy_write(self.handle, sample), "writing to DDS"):
             return False
-        if self._written:
-            self._kept = self._several = True
-        elif self._budget:
-            self._written = self._kept = True
-            self._loop.call_later(self._budget, self._turn_is_over)
-        else:
-            self._written = True
-            if self._joins:
-                self._kept = True
-            else:
-                ddsc.dds_write_flush(self.handle)
-            self._loop.call_soon(self._turn_is_over)
+        if self._kept:
+            return True
+        self._kept = True
+        if self._budget:
+            self._loop.call_later(self._budget, self._flush)
+            return True
+        if self._expire:
+            ddsc.dds_write_flush(self.handle)
+        self._loop.call_soon(self._flush)
         return True
 
     def write_hello(self, sample: bytes) -> bool:
@@ -97,12 +96,9 @@ class Writer:
         ddsc.dds_write_flush(self.handle)
         return True
 
-    def _turn_is_over(self) -> None:
-        self._written = False
-        self._joins, self._several = self._several, False
-        if self._kept:
-            self._kept = False
-            ddsc.dds_write_flush(self.handle)
+    def _flush(self) -> None:
+        self._kept = False
+        ddsc.dds_write_flush(self.handle)
 
     def dispose(self, key: Any) -> None:
         """Say that this instance will not be again. Best effort: the end of its writer says so too, later."""
@@ -112,9 +108,9 @@ class Writer:
         """Say that this writer writes no more of the instance with the packed ``key``; False and errors as `write`."""
         if not _taken(ddspy_unregister_instance(self.handle, key), "ending an instance of DDS"):
             return False
-        self._kept = True
-        if not self._written:
-            self._turn_is_over()
+        if not self._kept:
+            self._kept = True
+            self._loop.call_soon(self._flush)
         return True
 
     def wait_acknowledged(self, seconds: float) -> bool:
@@ -131,10 +127,8 @@ class Writer:
 class SealingWriter(Writer):
     """A writer of a link whose samples carry tags: see `anywire_dds.seal`."""
 
-    def __init__(
-        self, seal: WriterSeal, entities: list[Entity], handle: int, *, priority: int = 0, budget: float = 0.0
-    ) -> None:
-        super().__init__(entities, handle, priority=priority, budget=budget)
+    def __init__(self, seal: WriterSeal, entities: list[Entity], handle: int, **settings: Any) -> None:
+        super().__init__(entities, handle, **settings)
         self._seal = seal
 
     def write(self, sample: bytes) -> bool:
