@@ -44,6 +44,7 @@ def test_it_lists_only_its_own_plugins(alone: Path) -> None:
         "recording",
         "round_robin",
         "synthetic",
+        "tcp",
     ]
 
 
