@@ -344,3 +344,12 @@ async def test_a_flood_of_clients_that_break_off_leaves_nothing(tmp_path: Path) 
         async with asyncio.timeout(PATIENCE):
             while before.served.orchestrator.tasks():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("named", ["X-Forwarded-For", "x-forwarded-for, close", "Forwarded"])
+async def test_a_client_of_a_trusted_proxy_takes_none_of_its_words_away(tmp_path: Path, named: str) -> None:
+    """A proxy may pass on what its client says of the connection."""
+    said = {"Forwarded": "for=10.0.0.1"} if named == "Forwarded" else {"X-Forwarded-For": "10.0.0.1"}
+    async with gateways_before(says("a"), tmp_path, trusted_proxies=["127.0.0.1"]) as before, before.http() as http:
+        async with http.post("/v1/agents/agent-1/drain", headers={**said, "Connection": named}) as answer:
+            assert answer.status == 403

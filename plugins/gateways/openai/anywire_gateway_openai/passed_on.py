@@ -57,6 +57,8 @@ _OF_A_CONNECTION = frozenset(
 )
 """Headers of one connection, in lower case; those that it names come to them."""
 _OF_PROXIES = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "via"})
+_SAYS_WHO = _OF_PROXIES | {"host", "origin"}
+"""Headers by which it is told who asks: a client cannot take them away by calling them its connection's."""
 _WITHOUT_BODY = (204, 304)
 
 Headers = Iterable[tuple[str, str]]
@@ -173,7 +175,7 @@ def _between_ends(headers: Headers, without: Iterable[str] = ()) -> Iterator[tup
     """Those of ``headers`` that are for the other end, and not ``without``, names in lower case."""
     found = list(headers)
     named = {each.strip().lower() for name, value in found if name.lower() == "connection" for each in value.split(",")}
-    left_out = _OF_A_CONNECTION | named | set(without)
+    left_out = _OF_A_CONNECTION | (named - _SAYS_WHO) | set(without)
     return ((name, value) for name, value in found if name.lower() not in left_out)
 
 
