@@ -353,3 +353,12 @@ async def test_a_client_of_a_trusted_proxy_takes_none_of_its_words_away(tmp_path
     async with gateways_before(says("a"), tmp_path, trusted_proxies=["127.0.0.1"]) as before, before.http() as http:
         async with http.post("/v1/agents/agent-1/drain", headers={**said, "Connection": named}) as answer:
             assert answer.status == 403
+
+
+@pytest.mark.parametrize("said", [{"Via": "1.1 proxy"}, {"X-Real-IP": "10.0.0.1"}, {"X-Forwarded-For": ""}])
+async def test_whom_a_trusted_proxy_does_not_name_is_not_of_this_machine(tmp_path: Path, said: dict[str, str]) -> None:
+    async with gateways_before(says("a"), tmp_path, trusted_proxies=["127.0.0.1"]) as before, before.http() as http:
+        async with http.post("/v1/agents/agent-1/drain", headers=said) as answer:
+            assert answer.status == 403
+        async with http.get("/v1/agents", headers=said) as answer:
+            assert answer.status == 200

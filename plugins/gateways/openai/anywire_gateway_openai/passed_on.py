@@ -115,7 +115,8 @@ class PassedOn:
 
     def _told(self, request: web.BaseRequest) -> CIMultiDict[str]:
         """The headers with which a request is passed on. Of a client's address the orchestrator is to know what this
-        process would have gone by: a proxy's word where it is trusted, and otherwise that somebody spoke for it."""
+        process would have gone by: a proxy's word where it is trusted, and otherwise that somebody spoke for it; so
+        also where a trusted one names nobody."""
         headers, peer = request.headers, request._transport_peername
         trusted = self._callers.proxies.trusts(peer)
         # In lower case: aiohttp's client takes names of another case for others, and the last one would be left.
@@ -125,7 +126,7 @@ class PassedOn:
         if self._callers.is_rebound(request):
             return found  # no proxy is behind it, and it is no client of this machine either
         address = address_of(peer)
-        if not trusted and has_proxy_header(headers):
+        if has_proxy_header(headers) and not self._callers.client(request).by_proxy:
             address = UNKNOWN
         shown = f'"[{address}]"' if ":" in address else address
         if trusted and "Forwarded" in headers:
