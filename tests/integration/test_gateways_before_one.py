@@ -362,3 +362,29 @@ async def test_whom_a_trusted_proxy_does_not_name_is_not_of_this_machine(tmp_pat
             assert answer.status == 403
         async with http.get("/v1/agents", headers=said) as answer:
             assert answer.status == 200
+
+
+@pytest.mark.parametrize("header", ["Cache-Control", "Idempotency-Key", "x-anywire-explain"])
+async def test_what_a_browser_says_with_a_websocket_does_not_keep_it_from_being_one(
+    tmp_path: Path, header: str
+) -> None:
+    said = {header: "true" if header == "x-anywire-explain" else "no-cache"}
+    async with (
+        gateways_before(says("a"), tmp_path) as before,
+        before.http() as http,
+        http.ws_connect("/v1/ws/chat", headers=said) as socket,
+    ):
+        await socket.send_json(CHAT | {"stream": False})
+        frame = await socket.receive(PATIENCE)
+        assert json.loads(frame.data)["choices"][0]["message"]["content"] == "a"
+
+
+@pytest.mark.parametrize("header", ["x-anywire-parent", "x-anywire-attempts"])
+async def test_what_a_websocket_cannot_have_is_said(tmp_path: Path, header: str) -> None:
+    async with gateways_before(says("a"), tmp_path) as before, before.http() as http:
+        asked = {"Connection": "Upgrade", "Upgrade": "websocket", header: "1"}
+        async with http.get("/v1/ws/chat", headers=asked) as answer:
+            assert answer.status == 400
+            error = (await answer.json())["error"]
+            assert error["code"] == "not_with_gateway_processes"
+            assert header in error["message"]

@@ -48,6 +48,8 @@ ITS_OWN = (
     istr("cache-control"),
 )
 """Headers of tasks that mean something to the orchestrator's own process alone."""
+NOT_WITH_A_SOCKET = (istr("x-anywire-parent"), istr("x-anywire-attempts"))
+"""Those of them that mean something to the tasks of a WebSocket, too. Browsers send ``cache-control`` with one."""
 CONNECT_TIMEOUT = 5.0
 """Seconds until a connection to the orchestrator must be there."""
 MOST_CONNECTIONS = 1024
@@ -75,11 +77,19 @@ class PassedOn:
     @staticmethod
     def is_own(request: web.BaseRequest) -> bool:
         """Whether this process answers a request itself."""
-        headers = request.headers
-        return (request.method, request.path) in OWN and not any(name in headers for name in ITS_OWN)
+        headers, others = request.headers, NOT_WITH_A_SOCKET if request.method == "GET" else ITS_OWN
+        return (request.method, request.path) in OWN and not any(name in headers for name in others)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The orchestrator's answer. Raises `HttpError` where it is not there."""
+        """The orchestrator's answer. Raises `HttpError` where it is not there, and for a WebSocket, which cannot be
+        passed on."""
+        if request.method == "GET" and (request.method, request.path) in OWN:
+            raise HttpError(
+                400,
+                "not_with_gateway_processes",
+                f"a WebSocket cannot have {' or '.join(NOT_WITH_A_SOCKET)} here: leave it out, or post to "
+                "chat/completions",
+            )
         if "Expect" in request.headers:
             go_on(request)
         try:
