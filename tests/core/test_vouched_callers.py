@@ -73,3 +73,9 @@ def test_what_names_no_caller_is_refused_or_read(text: str) -> None:
     task = TaskRequest("h", "t", 1, "chat", "m", "{}", parent=text)
     with contextlib.suppress(InvalidRequest):
         VouchedCallers([]).of_task(task, 0)
+
+
+@pytest.mark.parametrize("caller", [Caller(), Caller("", "acme"), Caller("k", "acme")])
+def test_what_a_client_names_as_its_parent_vouches_for_nobody(caller: Caller) -> None:
+    forged = vouched(Submission("chat", "m", "{}", caller=caller, parent="operate 0 0 0 somebody"))
+    assert VouchedCallers([]).of_task(sent(forged), 0) == caller

@@ -26,10 +26,10 @@ MAX_LIMIT = 2**53 - 1
 
 def vouched(submission: Submission) -> Submission:
     """``submission`` as a gateway process hands it to its pipeline: it names its caller, and what of the limits is
-    counted is left to the orchestrator. One whose caller is nobody's key stays as it is."""
+    counted is left to the orchestrator. One whose caller is nobody's key names nobody, whatever its client has named."""
     caller = submission.caller
     if not caller.id:
-        return submission
+        return msgspec.structs.replace(submission, parent="") if submission.parent else submission
     here = Caller(caller.id, caller.tenant, caller.role, _uncounted(caller.limits))
     return msgspec.structs.replace(submission, caller=here, parent=_told(caller.id, caller.role, caller.limits))
 
