@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -388,3 +389,13 @@ async def test_what_a_websocket_cannot_have_is_said(tmp_path: Path, header: str)
             error = (await answer.json())["error"]
             assert error["code"] == "not_with_gateway_processes"
             assert header in error["message"]
+
+
+async def test_a_client_of_http_1_0_names_no_host_and_may_what_it_may_without_gateways(tmp_path: Path) -> None:
+    async with gateways_before(says("a"), tmp_path) as before:
+        where = urlsplit(before.fronts[0])
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+        writer.write(b"POST /v1/agents/agent-1/drain HTTP/1.0\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), PATIENCE)
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        writer.close()

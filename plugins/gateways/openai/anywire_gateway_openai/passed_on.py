@@ -133,6 +133,7 @@ class PassedOn:
         passed = _between_ends(headers.items(), () if trusted else _OF_PROXIES)
         found = CIMultiDict((name.lower(), value) for name, value in passed)
         found[HEADER.lower()] = request[REQUEST_ID]
+        found.setdefault("host", "")  # of HTTP/1.0; aiohttp's client would make one up, which is not of this machine
         if self._callers.is_rebound(request):
             return found  # no proxy is behind it, and it is no client of this machine either
         address = address_of(peer)
