@@ -19,6 +19,7 @@ from tests.integration.test_gateway_limits import Keys
 from tests.patience import PATIENCE
 
 import reserved
+from anywire.builtin.tcp import TcpConfig
 from anywire.config import Config
 from anywire.errors import ConfigError
 from anywire.plugins import Plugins
@@ -196,3 +197,20 @@ async def test_what_a_killed_process_had_ends_and_counts_no_more(
                     return
                 except httpx.ConnectError:  # it does not listen yet
                     await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({}, 2**25),
+        ({"pipeline": {"max_body_bytes": 2**26}}, 2**26),
+        ({"transports": {"memory": {"max_message_bytes": 2**27}}}, 2**27),
+        ({"pipeline": {"max_body_bytes": 2**31}}, 2**30),
+    ],
+)
+def test_what_the_orchestrator_takes_passes_to_its_processes(settings: dict[str, Any], most: int) -> None:
+    told = {"transports": "memory", "server": {"gateway_processes": 2}} | settings
+    role = OrchestratorRole(Config.model_validate(told), Plugins())
+    assert role._processes is not None
+    (link,) = role._processes._config(8080).transports
+    assert TcpConfig.model_validate(link.options).max_message_bytes == most

@@ -36,6 +36,7 @@ from anywire.roles.agent import Agent
 from anywire.roles.fleet import leave
 from anywire.roles.gateway_link import gateway_link
 from anywire.transport import MAX_MESSAGE_BYTES
+from anywire.transport_tools.options import MOST_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,9 @@ class GatewayProcesses(Gateway):
 
     @property
     def _link_options(self) -> dict[str, Any]:
-        most = max(MAX_MESSAGE_BYTES, self._all.pipeline.max_body_bytes)
+        """What the orchestrator takes from clients and from agents passes between it and the processes, too."""
+        taken = [getattr(each.config, "max_message_bytes", 0) for each in self._orchestrator.transports]
+        most = min(max(MAX_MESSAGE_BYTES, self._all.pipeline.max_body_bytes, *taken), MOST_MESSAGE_BYTES)
         return {"client_addresses": [f"unix://{self._folder / LINK}"], "max_message_bytes": most}
 
     def _config(self, port: int) -> Config:

@@ -6,6 +6,9 @@ import pydantic
 
 from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES
 
+MOST_MESSAGE_BYTES = 2**30
+"""What ``max_message_bytes`` may be at most."""
+
 
 class BoundedOptions(pydantic.BaseModel):
     """Base of a transport's ``Config``: the two bounds of the contract, with its defaults."""
@@ -15,7 +18,7 @@ class BoundedOptions(pydantic.BaseModel):
     max_message_bytes: int = pydantic.Field(
         default=MAX_MESSAGE_BYTES,
         ge=1024,
-        le=2**30,
+        le=MOST_MESSAGE_BYTES,
         description="Bytes of the largest payload of a message, before encoding.",
     )
     buffer_bytes: int = pydantic.Field(
