@@ -31,7 +31,7 @@ from pathlib import Path
 import psutil
 
 import budget_profiles as profiles
-from budget_processes import Parts, Use, Uses, read_uses, spent
+from budget_processes import Parts, Uses, read_uses, spent, together
 from budget_tables import Measured, overview, tables
 from cost import ROOT, checked_out
 from peers.ours import Anywire
@@ -94,8 +94,7 @@ async def measure(found: Sequence[System], phase: Phase, seconds: float, tools: 
             before = read_uses(system.parts)
             came = await ask_for(phase, system.url, seconds)
             used = spent(before, read_uses(system.parts))
-            known = uses.get(system.name, {})
-            uses[system.name] = {key: use.plus(known.get(key, Use())) for key, use in {**known, **used}.items()}
+            uses[system.name] = together(uses.get(system.name, {}), used)
             answers[system.name] = answers[system.name].plus(came) if system.name in answers else came
     measured = [Measured(each.name, phase, answers[each.name], uses[each.name]) for each in found]
     for system, each in zip(found, measured, strict=True):

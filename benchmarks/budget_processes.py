@@ -58,6 +58,11 @@ def spent(before: Uses, after: Uses) -> Uses:
     return {key: use for key, use in found.items() if use.seconds > 0}
 
 
+def together(one: Uses, other: Uses) -> Uses:
+    """What was used at two times; a thread may have used something at one of them alone."""
+    return {key: one.get(key, Use()).plus(other.get(key, Use())) for key in {**one, **other}}
+
+
 def _use(folder: Path) -> Use:
     switches = {}
     for line in (folder / "status").read_text().splitlines():

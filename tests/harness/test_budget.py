@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from tests.patience import PATIENCE
 
-from budget_processes import LOOP, Use, read_uses, spent
+from budget_processes import LOOP, Use, read_uses, spent, together
 from budget_profiles import KERNEL, NativeSample, PythonProfile, read_calls, read_perf, read_stacks
 from budget_tables import Measured, area, overview, table, tables
 from peers.engine import Connection
@@ -159,3 +159,13 @@ def test_what_was_found_in_turns_counts_together() -> None:
     both = one.plus(two)
     assert (both.seconds, both.answers, both.times) == (3.0, 3, [1.0, 2.0, 3.0])
     assert both.median_stages() == pytest.approx({"a-b": 200.0, "b-c": 200.0})
+
+
+def test_a_thread_that_worked_at_one_of_two_times_counts_once() -> None:
+    one = {("agents", "recv"): Use(2.0, 20, 1), ("agents", LOOP): Use(1.0, 5)}
+    other = {("agents", LOOP): Use(4.0, 3, 2), ("orchestrator", LOOP): Use(0.5)}
+    assert together(one, other) == {
+        ("agents", "recv"): Use(2.0, 20, 1),
+        ("agents", LOOP): Use(5.0, 8, 2),
+        ("orchestrator", LOOP): Use(0.5),
+    }
