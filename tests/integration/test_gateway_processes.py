@@ -123,12 +123,16 @@ async def test_limits_of_a_key_hold_across_processes_and_commands_find_the_orche
 
 
 async def test_processes_end_when_their_orchestrator_is_killed(
-    start: Any, tmp_path: Path, options_of: Callable[[str], dict[str, Any]]
+    start: Any, tmp_path: Path, options_of: Callable[[str], dict[str, Any]], runtime_folder: Path
 ) -> None:
     serve = await start("serve", *write(tmp_path, options_of), "--gateways", "2")
     children = gateways_of(serve)
     await serve.end(signal.SIGKILL)
     await until(lambda: not any(each.is_running() for each in children))
+    (left,) = (runtime_folder / "anywire").glob("gateways-*")
+    await start("serve", *write(tmp_path, options_of), "--gateways", "1")
+    (new,) = (runtime_folder / "anywire").glob("gateways-*")
+    assert new != left
 
 
 async def test_a_port_that_is_taken_is_said(tmp_path: Path, options_of: Callable[[str], dict[str, Any]]) -> None:

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import secrets
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +24,8 @@ from anywire.builtin.tcp.config import PATH_LIMIT
 from anywire.config import DEFAULT_PORT, Config, PluginChoice, replaced
 from anywire.context import Context
 from anywire.errors import ConfigError
-from anywire.files.private_files import private_folder, runtime_folder
+from anywire.files.held_folders import HeldFolder
+from anywire.files.private_files import runtime_folder
 from anywire.gateway import Gateway
 from anywire.listening.shared_port import SharedPort
 from anywire.metric import Metric
@@ -57,7 +57,8 @@ class GatewayProcesses(Gateway):
         self.name = choice.name  # type: ignore[misc]
         self._all, self._plugins, self._choice, self._public = config, plugins, choice, public
         self._orchestrator = orchestrator
-        self._folder = runtime_folder() / f"gateways-{secrets.token_hex(4)}"
+        self._held = HeldFolder(runtime_folder() / f"gateways-{secrets.token_hex(4)}")
+        self._folder = self._held.path
         if len(os.fsencode(self._folder / LINK)) > PATH_LIMIT:
             raise ConfigError(
                 f"{self._folder} is too long a path for a Unix socket: set XDG_RUNTIME_DIR to another folder"
@@ -89,7 +90,7 @@ class GatewayProcesses(Gateway):
 
     def make_folder(self) -> None:
         """Make the folder of the sockets, before anybody listens there. Raises `ConfigError`."""
-        private_folder(self._folder)
+        self._held.make()
 
     async def start(self, context: Context) -> None:
         """Start the processes, after the orchestrator's own gateway; returns once each of them serves. Raises
@@ -121,7 +122,7 @@ class GatewayProcesses(Gateway):
             await leave(link, 0.0)
         if self._port is not None:
             self._port.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._held.remove()
 
     @property
     def address(self) -> str:

@@ -181,12 +181,12 @@ class OrchestratorRole:
         self._stop_listening = self.access.listen(self.orchestrator.end_caller)
         await self.services.start()
         if self._processes is not None:
+            self._started.append(self._processes)
             self._processes.make_folder()
         for gateway in self.gateways:
             self._started.append(gateway)
             await gateway.start(self.context(gateway.name))
         if self._processes is not None:
-            self._started.append(self._processes)
             await self._processes.start(self.context(self._processes.name))
         if self.routes.all() and not self.gateways:
             log.warning("services have routes, and no gateway serves them: configure one that speaks HTTP")
