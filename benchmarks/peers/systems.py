@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -181,7 +181,7 @@ def _start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
 
 def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
     """Ask these processes to end, and kill what is left of them and below them."""
-    below = [psutil.Process(pid) for pid in with_children([each.pid for each in started]) if psutil.pid_exists(pid)]
+    below = list(_alive(with_children([each.pid for each in started])))
     for each in started:
         each.terminate()
     deadline = time.monotonic() + STOP_TIMEOUT
@@ -193,6 +193,12 @@ def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
             left.kill()
     for each in started:
         each.wait()
+
+
+def _alive(pids: Iterable[int]) -> Iterator[psutil.Process]:
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended since it was listed
+            yield psutil.Process(pid)
 
 
 def _log(folder: Path) -> str:

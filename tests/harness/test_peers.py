@@ -27,7 +27,7 @@ from peers.install import ROUTERS
 from peers.ours import Anywire, anywire
 from peers.report import Run, Table, notes, tables
 from peers.routers import Installed, routers, version_of
-from peers.systems import Command, Direct, NotReady, Place, System, engines_running, running
+from peers.systems import Command, Direct, NotReady, Place, System, _end, engines_running, running
 from peers.workload import BURST_TOKENS, PACED_TOKENS, PHASES, Phase
 
 WHOLE, STREAMS = Phase("many", 3), Phase("burst", 3, BURST_TOKENS)
@@ -467,3 +467,19 @@ async def test_a_system_that_hangs_is_asked_in_no_further_phase(
     assert found.error == "warm: no answer 0 s after the end of the phase"
     assert (found.errors, found.figures) == (1, {})
     assert asked <= 2 + rounds.WARM_UP[0].clients  # one or two until it was ready
+
+
+async def test_a_system_is_ended_also_where_a_process_of_it_ends_just_then(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    monkeypatch.setattr("peers.systems.with_children", lambda pids: [*pids, ended.pid])
+    monkeypatch.setattr("psutil.pid_exists", lambda pid: True)  # it was there a moment ago
+    monkeypatch.setattr("peers.systems.READY_TIMEOUT", 0.1)
+    started: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr("peers.systems._end", lambda given: (started.extend(given), _end(given)))
+    with pytest.raises(NotReady, match="not ready after"):
+        async with running(Other("import time; time.sleep(600)"), [], tmp_path / "idle"):
+            pass
+    assert [each.poll() is not None for each in started] == [True]
