@@ -208,6 +208,13 @@ def test_who_can_reach_it(address: str, local: bool) -> None:
     assert transport.keeps_clients_local
 
 
+@pytest.mark.parametrize("address", ["tcp://::1:5570", "tcp://:::0", "tcp://[::1:5570", "tcp://::1]:5570"])
+def test_an_ipv6_address_without_brackets_is_refused(address: str) -> None:
+    """Which of its colons is that of the port, others that are told of it would not know."""
+    with pytest.raises(ValueError, match="in brackets"):
+        endpoint_of(address)
+
+
 def test_one_address_may_stand_for_a_list() -> None:
     assert TcpConfig(agent_addresses="tcp://h:1").agent_addresses == ["tcp://h:1"]
     with pytest.raises(pydantic.ValidationError):

@@ -36,6 +36,8 @@ def endpoint_of(address: str) -> Endpoint:
     host, _, port = address.removeprefix(TCP).rpartition(":")
     if not address.startswith(TCP) or not host or "/" in address.removeprefix(TCP):
         raise ValueError(f"{address!r} is no address: use {TCP}HOST:PORT, or {UNIX}/path/of/a/socket")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{address!r}: an IPv6 address stands in brackets, {TCP}[HOST]:PORT")
     if not port.isascii() or not port.isdecimal() or int(port) > MAX_PORT:
         raise ValueError(f"{address!r}: the port is a number up to {MAX_PORT}; 0 listens on any free one")
     return Endpoint(host.removeprefix("[").removesuffix("]"), int(port))
