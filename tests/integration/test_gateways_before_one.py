@@ -399,3 +399,15 @@ async def test_a_client_of_http_1_0_names_no_host_and_may_what_it_may_without_ga
         answer = await asyncio.wait_for(reader.read(), PATIENCE)
         assert answer.startswith(b"HTTP/1.1 200 "), answer
         writer.close()
+
+
+async def test_who_is_not_let_in_is_refused_by_the_orchestrator_which_tells_of_it(keys: Keys, tmp_path: Path) -> None:
+    async with gateways_before(says("a"), tmp_path, keys=keys.path) as before, before.http() as http:
+        for headers in ({}, {"Authorization": "Bearer nobody"}):
+            async with http.post(ASKED, json=CHAT, headers=headers) as answer:
+                assert (answer.status, (await answer.json())["error"]["code"]) == (401, "invalid_api_key")
+        own = before.served.gateway
+        assert own._routes is not None
+        assert own._routes._errors[401] == 2
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
+            await http.ws_connect("/v1/ws/chat")

@@ -9,6 +9,7 @@ from time import perf_counter
 
 from aiohttp import web
 
+from anywire.errors import Unauthenticated
 from anywire.listening.connection_limit import ConnectionLimit
 from anywire.request_log import RequestLog
 from anywire.tracing import CURRENT, Tracing, read_trace
@@ -172,7 +173,13 @@ class Routes:
             message = f"{path[:256]} answers {allowed}, not {method[:32]}"
             raise HttpError(405, "method_not_allowed", message, headers={"Allow": allowed})
         if endpoint.role is not None:
-            self._callers.admit(request, endpoint.role, always=endpoint.always)
+            try:
+                self._callers.admit(request, endpoint.role, always=endpoint.always)
+            except Unauthenticated:
+                if self._passed_on is None or method == "GET":
+                    raise
+                # The orchestrator refuses it itself, and tells who observes.
+                return await self._passed_on.answer(request)
         if self._tracing.is_on and method == "POST":
             self._begin_scope(request, endpoint)
         return await endpoint.handler(request, *names)
