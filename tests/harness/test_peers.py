@@ -472,8 +472,8 @@ async def test_a_system_that_hangs_is_asked_in_no_further_phase(
 async def test_a_system_is_ended_also_where_a_process_of_it_ends_just_then(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        ended.wait()
+    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await ended.wait()
     monkeypatch.setattr("peers.systems.with_children", lambda pids: [*pids, ended.pid])
     monkeypatch.setattr("psutil.pid_exists", lambda pid: True)  # it was there a moment ago
     monkeypatch.setattr("peers.systems.READY_TIMEOUT", 0.1)

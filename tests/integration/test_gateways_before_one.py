@@ -351,9 +351,12 @@ async def test_a_flood_of_clients_that_break_off_leaves_nothing(tmp_path: Path) 
 async def test_a_client_of_a_trusted_proxy_takes_none_of_its_words_away(tmp_path: Path, named: str) -> None:
     """A proxy may pass on what its client says of the connection."""
     said = {"Forwarded": "for=10.0.0.1"} if named == "Forwarded" else {"X-Forwarded-For": "10.0.0.1"}
-    async with gateways_before(says("a"), tmp_path, trusted_proxies=["127.0.0.1"]) as before, before.http() as http:
-        async with http.post("/v1/agents/agent-1/drain", headers={**said, "Connection": named}) as answer:
-            assert answer.status == 403
+    async with (
+        gateways_before(says("a"), tmp_path, trusted_proxies=["127.0.0.1"]) as before,
+        before.http() as http,
+        http.post("/v1/agents/agent-1/drain", headers={**said, "Connection": named}) as answer,
+    ):
+        assert answer.status == 403
 
 
 @pytest.mark.parametrize("said", [{"Via": "1.1 proxy"}, {"X-Real-IP": "10.0.0.1"}, {"X-Forwarded-For": ""}])
@@ -402,6 +405,7 @@ async def test_a_client_of_http_1_0_names_no_host_and_may_what_it_may_without_ga
 
 
 async def test_who_is_not_let_in_is_refused_by_the_orchestrator_which_tells_of_it(keys: Keys, tmp_path: Path) -> None:
+    keys.add("k")
     async with gateways_before(says("a"), tmp_path, keys=keys.path) as before, before.http() as http:
         for headers in ({}, {"Authorization": "Bearer nobody"}):
             async with http.post(ASKED, json=CHAT, headers=headers) as answer:

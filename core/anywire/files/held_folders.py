@@ -1,6 +1,6 @@
 """Folders of what a process runs now, such as its sockets: gone with it, or with the next process that makes one.
 
-A process holds a lock on its folder for as long as it lives. A folder without that lock is of a process that was killed.
+A process holds a lock on its folder for as long as it lives. A folder without that lock is of one that was killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MOST_LEFT = 1000
 
 
 class HeldFolder:
-    """The folder ``path``, for this user alone. Its name is ``KIND-`` and something that no other process would take."""
+    """The folder ``path``, for this user alone. Its name is ``KIND-`` and what no other process would take."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._held = path, -1

@@ -26,7 +26,7 @@ MAX_LIMIT = 2**53 - 1
 
 def vouched(submission: Submission) -> Submission:
     """``submission`` as a gateway process hands it to its pipeline: it names its caller, and what of the limits is
-    counted is left to the orchestrator. One whose caller is nobody's key names nobody, whatever its client has named."""
+    counted is left to the orchestrator. One whose caller is nobody's key names nobody, whatever its client says."""
     caller = submission.caller
     if not caller.id:
         return msgspec.structs.replace(submission, parent="") if submission.parent else submission

@@ -10,8 +10,8 @@ from anywire.transport_tools import ChannelOwner, Codec, StreamChannel
 
 CODEC = Codec()
 SILENT_LEASES = 4
-"""Leases after which a connection ends whose peer's kernel acknowledges nothing, or takes nothing of what waits. That of
-a process that is paused does both until its buffer is full."""
+"""Leases after which a connection ends whose peer's kernel acknowledges nothing, or takes nothing of what waits. That
+of a process that is paused does both until its buffer is full."""
 
 
 class TcpChannel(StreamChannel):
