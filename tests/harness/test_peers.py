@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -478,7 +478,12 @@ async def test_a_system_is_ended_also_where_a_process_of_it_ends_just_then(
     monkeypatch.setattr("psutil.pid_exists", lambda pid: True)  # it was there a moment ago
     monkeypatch.setattr("peers.systems.READY_TIMEOUT", 0.1)
     started: list[subprocess.Popen[bytes]] = []
-    monkeypatch.setattr("peers.systems._end", lambda given: (started.extend(given), _end(given)))
+
+    def end(given: Sequence[subprocess.Popen[bytes]]) -> None:
+        started.extend(given)
+        _end(given)
+
+    monkeypatch.setattr("peers.systems._end", end)
     with pytest.raises(NotReady, match="not ready after"):
         async with running(Other("import time; time.sleep(600)"), [], tmp_path / "idle"):
             pass
