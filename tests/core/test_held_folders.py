@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.skipif(not IS_POSIX, reason="this system has no flock")
 
 HOLDING = """\
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from anywire.files.held_folders import HeldFolder
 held = HeldFolder(Path(sys.argv[1]))
@@ -56,3 +58,22 @@ def test_what_a_killed_process_has_left_goes_when_the_next_one_starts(tmp_path: 
         assert alive.poll() is None
         held.remove()
         alive.kill()
+
+
+def test_processes_that_start_at_once_take_nothing_from_each_other(tmp_path: Path) -> None:
+    paths = [tmp_path / f"kind-{number}" for number in range(8)]
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", HOLDING, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                )
+            )
+            for path in paths
+        ]
+        for each in started:
+            assert each.stdout is not None
+            assert each.stdout.readline()
+        assert all(path.is_dir() for path in paths)
+        for each in started:
+            each.kill()

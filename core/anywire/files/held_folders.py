@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from anywire.files.private_files import private_folder
@@ -26,10 +27,13 @@ class HeldFolder:
     def make(self) -> None:
         """Make it and hold it, and remove those of the same kind that nobody holds. Raises `ConfigError`."""
         kind = self.path.name.rpartition("-")[0]
-        for each in list(self.path.parent.glob(f"{kind}-*"))[:MOST_LEFT]:
-            _remove_unheld(each)
-        while self._held < 0:
-            self._held = _held(private_folder(self.path))
+        with _opened(self.path.parent) as beside:
+            lock_file(beside, wait=True)  # or another process would remove it before it is held
+            for each in list(self.path.parent.glob(f"{kind}-*"))[:MOST_LEFT]:
+                _remove_unheld(each)
+            with _opened(private_folder(self.path)) as made:
+                lock_file(made)
+                self._held = os.dup(made)
 
     def remove(self) -> None:
         """Remove it with all that is in it; safe to call twice, and without `make`."""
@@ -39,27 +43,16 @@ class HeldFolder:
             self._held = -1
 
 
-def _held(path: Path) -> int:
-    """What holds a folder; -1 where another process has just removed it, since nobody held it yet."""
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
     try:
-        descriptor = os.open(path, os.O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
-    except FileNotFoundError:
-        return -1
-    with contextlib.ExitStack() as ending:
-        ending.callback(os.close, descriptor)
-        lock_file(descriptor, wait=True)
-        with contextlib.suppress(FileNotFoundError):
-            if path.lstat().st_ino == os.fstat(descriptor).st_ino:
-                ending.pop_all()
-                return descriptor
-    return -1
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _remove_unheld(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
-        try:
-            lock_file(descriptor)
-            shutil.rmtree(path, ignore_errors=True)
-        finally:
-            os.close(descriptor)
+    with contextlib.suppress(OSError), _opened(path) as found:
+        lock_file(found)
+        shutil.rmtree(path, ignore_errors=True)
