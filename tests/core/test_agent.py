@@ -527,3 +527,26 @@ async def test_a_token_that_cannot_be_sent_stops_an_engine_that_waits() -> None:
     assert ended.is_set()
     assert agent.status().active == 0
     await agent.close()
+
+
+async def test_a_token_that_cannot_be_sent_does_not_break_into_the_cleaning_up_of_its_engine() -> None:
+    cleaned = asyncio.Event()
+
+    async def run(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        try:
+            yield Delta("one")
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            cleaned.set()
+
+    for broken in (1, 2):
+        cleaned.clear()
+        agent, wire = await agent_of(_Engine(run))
+        reply = _Reply(broken=broken)
+        ask(wire, reply)
+        assert isinstance(await reply.error(), errors.TransportError if broken == 1 else errors.EngineFailed)
+        assert cleaned.is_set()
+        assert [each.deltas for each in reply.chunks] == [()]
+        await agent.close()

@@ -256,8 +256,9 @@ class Run:
 
     def _flush(self) -> None:
         """Send what waits, now: called when the runner waits, as a rule for its engine, and when there is room again.
-        Where that fails, the runner is cancelled."""
-        if self._pending and (self._draining is None or self._draining.done()):
+        Where that fails, the runner is cancelled, once: its engine cleans up then."""
+        has_failed = self._fault is not None
+        if self._pending and not has_failed and (self._draining is None or self._draining.done()):
             self._send_texts()
             if self._fault is not None and self.runner is not None:
                 self.runner.cancel()
