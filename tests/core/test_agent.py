@@ -14,6 +14,7 @@ from anywire.identity import agent_info
 from anywire.messages import Cancel, Chunk, Credit, TaskRequest
 from anywire.offers import offers
 from anywire.roles.agent import Agent
+from anywire.roles.agent_run import MAX_DELTAS
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import ScriptedConfig
 from anywire.transport import AgentPort
@@ -550,3 +551,14 @@ async def test_a_token_that_cannot_be_sent_does_not_break_into_the_cleaning_up_o
         assert cleaned.is_set()
         assert [each.deltas for each in reply.chunks] == [()]
         await agent.close()
+
+
+@pytest.mark.parametrize("texts", [1, MAX_DELTAS, 3 * MAX_DELTAS])
+async def test_what_was_sent_as_soon_as_there_was_room_is_not_followed_by_an_empty_chunk(texts: int) -> None:
+    """It would cost credit that the hub knows nothing of, and gives back never."""
+    agent, wire = await agent_of(_Engine(lambda task: _yields(*[Delta("x")] * texts, Delta("y", extra="[]"))))
+    reply = _Reply(full=1)
+    ask(wire, reply)
+    await asyncio.wait_for(reply.final, PATIENCE)
+    assert [len(each.deltas) for each in reply.chunks] == [min(texts, MAX_DELTAS)] * -(-texts // MAX_DELTAS) + [1, 0]
+    await agent.close()

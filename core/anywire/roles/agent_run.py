@@ -265,7 +265,7 @@ class Run:
 
     def _send_texts(self) -> None:
         """Nothing else takes from ``_pending``."""
-        if self._credit <= 0 or self.runner is None or self.runner.done() or self.cancelled:
+        if not self._pending or self._credit <= 0 or self.runner is None or self.runner.done() or self.cancelled:
             return
         chunk = self._chunk(tuple(self._pending))
         try:
