@@ -1,6 +1,8 @@
 """The agent: engines that break their contract, slots until they have ended, and hubs that lie."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -550,6 +552,31 @@ async def test_a_token_that_cannot_be_sent_does_not_break_into_the_cleaning_up_o
         assert isinstance(await reply.error(), errors.TransportError if broken == 1 else errors.EngineFailed)
         assert cleaned.is_set()
         assert [each.deltas for each in reply.chunks] == [()]
+        await agent.close()
+
+
+async def test_a_stream_that_has_failed_is_forgotten_at_once() -> None:
+    """Its request may be large: it must not stay until the next look for cycles."""
+    waits: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future()]
+
+    async def run(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        yield Delta("one")
+        await waits[0]
+
+    agent, wire = await agent_of(_Engine(run))
+    reply = _Reply()
+    gc.collect()
+    gc.disable()
+    try:
+        ask(wire, reply)
+        await until(lambda: reply.chunks)
+        (gone,) = map(weakref.ref, agent._runs.values())
+        waits.pop().set_exception(errors.InvalidRequest("no"))
+        assert isinstance(await reply.error(), errors.InvalidRequest)
+        await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()
         await agent.close()
 
 

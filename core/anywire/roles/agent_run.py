@@ -62,6 +62,9 @@ def _telling(work: Coroutine[Any, Any, _T], waits: Callable[[], None]) -> Genera
                 step, given = work.throw, error
     except StopIteration as ended:
         return cast("_T", ended.value)
+    finally:
+        # An error that leaves through here must not be kept by this frame, which it refers to.
+        awaited = given = None
 
 
 class Run:
