@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any
@@ -309,6 +309,23 @@ async def test_a_handler_that_fails_is_answered_and_ends_the_connection(caplog: 
     assert b"secret" not in owner.wire.written
     assert "secret" in caplog.text
     assert owner.wire.is_closing()
+
+
+async def test_half_of_an_answer_gets_no_other_answer_behind_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise RuntimeError("secret")
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=pieces())
+
+    owner = Owner(handler)
+    owner.connection.data_received(post() + post())
+    await turns()
+    assert owner.wire.written.startswith(b"HTTP/1.1 200 ")
+    assert owner.wire.written.endswith(b"\r\n4\r\nhalf\r\n")
+    assert owner.wire.is_closing()
+    assert "secret" in caplog.text
 
 
 async def test_no_request_sees_what_one_before_it_has_set() -> None:

@@ -250,8 +250,11 @@ class Connection(BaseProtocol):
                     await request.content.readany()
 
     async def _fail(self, request: ServedRequest, error: Exception) -> None:
-        """Answer a fault behind the handler, which answers its own."""
+        """Answer a fault behind the handler, which answers its own. Where a part of its answer is out, the end of the
+        connection tells that it is not whole."""
         response = error_response(as_anywire(error))
+        if request.writer.output_size:
+            return
         response.headers[HEADER] = request_id(None)
         response.force_close()
         with contextlib.suppress(ConnectionError):
