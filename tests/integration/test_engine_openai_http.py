@@ -722,6 +722,28 @@ async def test_a_listing_is_looked_for_where_it_is_said_to_be_and_keys_stay_here
             await upstream.close()
 
 
+@pytest.mark.parametrize("location", ["http://[::1/", "//["])
+async def test_a_redirect_to_what_is_no_address_is_told_as_one(location: str) -> None:
+    raw = Raw(leading_to(location))
+    async with listening(raw.serve) as port:
+        upstream = Upstream(connect_timeout=PATIENCE)
+        upstream.open(f"http://127.0.0.1:{port}/v1")
+        with pytest.raises(ConnectionFailed, match="a redirect to what is no address"):
+            await upstream.models()
+        await upstream.close()
+
+
+async def test_a_listing_that_is_nested_without_end_is_told_as_none() -> None:
+    listing = b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    raw = Raw(OK + b"Content-Length: %d\r\n\r\n" % len(listing) + listing)
+    async with listening(raw.serve) as port:
+        upstream = Upstream(connect_timeout=PATIENCE)
+        upstream.open(f"http://127.0.0.1:{port}/v1")
+        with pytest.raises(EngineFailed, match="lists no models"):
+            await upstream.models()
+        await upstream.close()
+
+
 async def test_cookies_of_a_name_are_sent_back_and_those_of_an_address_are_not() -> None:
     raw = Raw(
         OK + b"Set-Cookie: route=a1; Path=/v1\r\nSet-Cookie: other=b2\r\nContent-Length: 0\r\n\r\n",

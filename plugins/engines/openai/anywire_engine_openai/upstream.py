@@ -101,7 +101,7 @@ class Upstream:
         body = await self.get(f"{self.base_url}/models")
         try:
             return read_models(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise EngineFailed(f"{self.base_url}/models lists no models: {error}") from error
 
     async def ask(self, url: str, content: object) -> bytes:
