@@ -285,6 +285,8 @@ BROKEN = {
     "a name of 9,000 bytes": OK + b"y" * 9000 + b": x\r\n\r\n",
     "a head without end": OK + b"X: " + b"y" * 2_000_000,
     "interim answers without end": b"HTTP/1.1 100 Continue\r\n\r\n" * 50_000,
+    "an interim answer with a body": b"HTTP/1.1 104 Soon\r\nContent-Length: 5\r\n\r\nhello" + LENGTH,
+    "an interim answer in chunks": CHUNKED.replace(b"200 OK", b"104 Soon") + b"5\r\nhello\r\n0\r\n\r\n" + LENGTH,
     "an extension without end": CHUNKED + b"5;" + b"y" * 2_000_000,
     "a trailer without end": CHUNKED + b"5\r\nhello\r\n0\r\nX: " + b"y" * 2_000_000,
     "a thousand trailers": CHUNKED + b"5\r\nhello\r\n0\r\n" + b"X: y\r\n" * 1000 + b"\r\n",

@@ -26,6 +26,8 @@ _WANTED = {
     name.encode(): name for name in ("content-type", "content-encoding", "location", "retry-after", "retry-after-ms")
 }
 _NO_BODY = (204, 304)
+_INTERIM_WITHOUT_BODY = (100, 102, 103)
+"""Those of which the parser knows it."""
 
 
 class Head(NamedTuple):
@@ -204,6 +206,8 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         self._count = 0
         if 100 <= status < 200 and status != 101:
+            if (self._transfer_coding or self._has_length) and status not in _INTERIM_WITHOUT_BODY:
+                raise NoHttp("an interim answer with a body")
             self._is_interim = True
             self._fields, self._cookies = {}, []
             self._transfer_coding, self._has_length = b"", False
