@@ -192,7 +192,7 @@ class Connection(asyncio.Protocol):
             raise NoHttp("a head that is too large")
         if self._head is not None:
             return  # a trailer
-        name = name.lower()
+        name = name.lower().rstrip()  # the parser takes a space before the colon
         if name in _WANTED:
             self._fields.setdefault(_WANTED[name], value.decode("latin-1"))
         elif name == b"transfer-encoding":
