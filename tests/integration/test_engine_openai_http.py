@@ -260,6 +260,9 @@ class _Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.is_over
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def abort(self) -> None:
         self.is_over = True
 
@@ -356,6 +359,47 @@ async def test_a_connection_on_which_something_comes_unasked_is_ended() -> None:
         go.set()
         await raw.ended.wait()
         client.close()
+
+
+async def test_a_request_that_did_not_all_go_out_is_the_last_of_its_connection() -> None:
+    """Its answer came early, and the next one would wait behind the rest of it."""
+    over = asyncio.Event()
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(LENGTH)
+            await over.wait()
+
+    client = Client(connect_timeout=5)
+    async with listening(serve) as port:
+        url = f"http://127.0.0.1:{port}/"
+        assert await body_of(client, url, "POST", bytes(32 * 1024 * 1024)) == b"hello"
+        assert await body_of(client, url, "POST", b"{}") == b"hello"
+        assert connections == 2
+        client.close()
+        over.set()
+
+
+async def test_a_server_that_ends_while_a_request_goes_out_is_not_waited_for() -> None:
+    """It takes no more of it, and closes its half of the connection alone."""
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write_eof()
+            await over.wait()
+
+    client = Client(connect_timeout=5)
+    async with listening(serve) as port:
+        with pytest.raises(Closed):
+            await client.send("POST", f"http://127.0.0.1:{port}/", b"", bytes(32 * 1024 * 1024), limit=PATIENCE)
+        client.close()
+        over.set()
 
 
 async def test_a_body_is_not_taken_faster_than_it_is_read() -> None:
@@ -844,6 +888,8 @@ def test_on_uvloop_all_is_the_same(tmp_path: Path) -> None:
         uvloop.run(test_an_answer_that_is_cut_off_is_a_fault_after_what_has_arrived(answer))
     for check in (
         test_a_second_answer_to_one_request_is_not_taken_for_one_to_the_next,
+        test_a_request_that_did_not_all_go_out_is_the_last_of_its_connection,
+        test_a_server_that_ends_while_a_request_goes_out_is_not_waited_for,
         test_a_connection_on_which_something_comes_unasked_is_ended,
         test_a_body_is_not_taken_faster_than_it_is_read,
         test_who_does_not_answer_a_connection_is_left_in_time,

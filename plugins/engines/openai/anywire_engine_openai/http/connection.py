@@ -167,14 +167,17 @@ class Connection(asyncio.Protocol):
             self._end(NoHttp(f"its answer has more than {MAX_BARREN_BYTES} bytes beside its body"))
 
     def eof_received(self) -> None:
-        if self._ends_with_connection and not self._complete:
+        if self._complete:
+            return
+        if self._ends_with_connection:
             self._complete = True
             self._tell()
+        else:
+            self._end(self._ended("it was ended there"))  # not only once all of the request went out
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._fault is None:
-            self._fault = Closed(str(exc) if exc is not None else "it was ended there")
-            self._fault.was_idle = self._is_kept and not self._heard
+            self._fault = self._ended(str(exc) if exc is not None else "it was ended there")
         self._stop_watching()
         del self._parser  # each has the other
         self._owner.lost(self)
@@ -269,7 +272,8 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         self._left = False
-        if self.is_for_one or not self._keeps or not self.is_usable:
+        # An answer may come before all of its request went out, and the next request would wait behind the rest.
+        if self.is_for_one or not self._keeps or not self.is_usable or self._has_unsent():
             self.close()
             return
         if self._is_paused:
@@ -278,6 +282,14 @@ class Connection(asyncio.Protocol):
         self._is_kept = True
         self._watch(self._loop.time() + KEEP_ALIVE)
         self._owner.keep(self)
+
+    def _ended(self, why: str) -> Closed:
+        closed = Closed(why)
+        closed.was_idle = self._is_kept and not self._heard
+        return closed
+
+    def _has_unsent(self) -> bool:
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
 
     def _end(self, fault: Fault) -> None:
         if self._fault is None:
