@@ -534,6 +534,7 @@ async def test_a_key_that_is_no_header_is_said_when_it_is_used() -> None:
         ("http://h", ((False, "h", 80), "/", "h", "")),
         ("https://H.example:443/v1", ((True, "h.example", 443), "/v1", "h.example", "")),
         ("http://h:8000/v1?a=b c#d", ((False, "h", 8000), "/v1?a=b%20c", "h:8000", "")),
+        ("http://h:0/", ((False, "h", 0), "/", "h:0", "")),
         ("http://[::1]:8000/", ((False, "::1", 8000), "/", "[::1]:8000", "")),
         ("http://u:p%40@h/", ((False, "h", 80), "/", "h", "Basic dTpwQA==")),
         ("http://bücher.example/", ((False, "xn--bcher-kva.example", 80), "/", "xn--bcher-kva.example", "")),
@@ -597,6 +598,39 @@ async def test_a_name_is_looked_up_once_for_all_that_ask(monkeypatch: pytest.Mon
     await known.of("other.example", 80)
     await known.of("other.example", 80)
     assert looked[1:] == ["other.example"] * 2
+
+
+async def test_a_name_that_was_found_a_moment_ago_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To one that asks between the answer and its being noted, and whatever else is noted meanwhile."""
+
+    async def look_up(host: str, port: int) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(addresses, "_look_up", look_up)
+    known = addresses.Addresses()
+    first = asyncio.ensure_future(known.of("name.example", 80))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(known.of("name.example", 80))
+    for found in await asyncio.gather(first, second):
+        assert found[0][4] == ("127.0.0.1", 80)
+    monkeypatch.setattr(addresses, "MAX_NAMES", 1)
+    asked = [asyncio.ensure_future(known.of(f"{each}.example", 80)) for each in range(3)]
+    assert len(await asyncio.gather(*asked)) == 3
+
+
+async def test_who_is_cancelled_while_the_client_closes_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look_up(host: str, port: int) -> Any:
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(addresses, "_look_up", look_up)
+    client = Client(connect_timeout=PATIENCE)
+    sending = [asyncio.ensure_future(client.send("GET", "http://name.example", b"")) for _ in range(2)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    client.close()
+    sending[0].cancel()
+    told = await asyncio.gather(*sending, return_exceptions=True)
+    assert [type(each) for each in told] == [asyncio.CancelledError, CannotConnect]
 
 
 async def test_a_name_that_is_not_known_and_one_that_cannot_be_one() -> None:
