@@ -28,9 +28,10 @@ from anywire_engine_openai.http.addresses import read_target
 from anywire_engine_openai.http.answer import Answer
 from anywire_engine_openai.http.client import Client, header_lines
 from anywire_engine_openai.http.faults import CannotConnect, Closed, Fault, NoHttp, Silence
+from anywire_engine_openai.stream import MAX_HELD
 from anywire_engine_openai.upstream import Upstream
 
-from .fake_openai_server import DONE, collect, engine_for, request, step
+from .fake_openai_server import DONE, collect, engine_for, event, request, step
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -870,6 +871,18 @@ async def test_an_engine_reads_a_stream_that_comes_in_another_coding() -> None:
     ):
         deltas = await collect(engine, request())
     assert [(each.text, each.finish_reason) for each in deltas] == [("a", ""), ("b", "stop")]
+
+
+async def test_an_answer_that_only_ever_begins_is_none() -> None:
+    """What it begins with is kept back until it is one."""
+    events = event({"choices": [], "odd": 1}) * (MAX_HELD + 1)
+    raw = Raw(OK + b"Content-Type: text/event-stream\r\nContent-Length: 9999999\r\n\r\n" + events)
+    async with (
+        listening(raw.serve) as port,
+        engine_for(f"http://127.0.0.1:{port}/v1", models=["m1"], refresh_interval=0) as engine,
+    ):
+        with pytest.raises(EngineFailed, match="begins an answer and says nothing"):
+            await collect(engine, request())
 
 
 async def test_ten_thousand_deltas_that_come_at_once_are_all_told() -> None:
