@@ -403,6 +403,30 @@ async def test_a_server_that_ends_while_a_request_goes_out_is_not_waited_for() -
         over.set()
 
 
+async def test_what_few_bytes_stand_for_leaves_others_their_turns() -> None:
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    bomb = gzip.compress(bytes(16 * 1024 * 1024))
+    raw = Raw(OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb)
+    async with asking(raw) as client:
+        answer = await client.send("GET", raw.url, b"")
+        await answer.read(0)
+        others = asyncio.ensure_future(take_turns())
+        pieces = 0
+        while await answer.read(0):
+            pieces += 1
+        others.cancel()
+        answer.leave()
+    assert pieces > 100
+    assert turns > pieces / 2
+
+
 async def test_a_body_is_not_taken_faster_than_it_is_read() -> None:
     """Nor is what an encoding makes of it: 32 MiB of nothing."""
     sent = 0
@@ -465,6 +489,28 @@ def test_each_encoding_that_is_asked_for_is_undone(name: str, size: int) -> None
             while piece := decoder.take():
                 got += piece
         assert (got, decoder.has_ended) == (content, True)
+
+
+@pytest.mark.parametrize("name", sorted(codings.decoders()))
+async def test_a_body_without_a_byte_is_empty_in_each_encoding(name: str) -> None:
+    raw = Raw(OK + b"Content-Encoding: %b\r\nContent-Length: 0\r\n\r\n" % name.encode())
+    async with asking(raw) as client:
+        for _ in range(2):
+            assert await body_of(client, raw.url) == b""
+    assert raw.connections == 1
+
+
+@pytest.mark.parametrize("name", sorted({"gzip", "zstd"} & set(codings.decoders())))
+def test_parts_without_content_are_read_up_to_a_number(name: str) -> None:
+    """Each costs a decoder, and a server could send them without end."""
+    empty = _encoded(name, b"")
+    decoder = codings.decoders()[name]()
+    for _ in range(3):
+        decoder.give(empty * (codings.MAX_EMPTY - 1) + _encoded(name, b"x"))
+        assert (decoder.take(), decoder.take()) == (b"x", b"")
+    decoder.give(empty * (codings.MAX_EMPTY + 1))
+    with pytest.raises(ValueError, match="without content"):
+        decoder.take()
 
 
 def _encoded(name: str, content: bytes) -> bytes:
