@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import itertools
 import socket
@@ -898,6 +899,41 @@ async def test_cookies_of_a_name_are_sent_back_and_those_of_an_address_are_not()
         for _ in range(200):
             await body_of(client, many.url.replace("127.0.0.1", "localhost"))
     assert max(len(each) for each in many.asked) < 1000
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        LENGTH,
+        OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(ENCODED["gzip"]), ENCODED["gzip"]),
+        LENGTH[:-1],
+        b"HT",
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    ],
+    ids=["whole", "encoded", "cut off", "cut off in its head", "no HTTP"],
+)
+async def test_nothing_of_a_request_waits_for_the_garbage_collector(answer: bytes) -> None:
+    """It would keep the request's body too, which may be large."""
+    kinds = (connection.Connection, Answer, Closed, NoHttp, codings._Zlib)
+    raw = Raw(answer, closes=True)
+    async with listening(raw.serve) as port:
+        upstream = Upstream(connect_timeout=PATIENCE)
+        url = f"http://127.0.0.1:{port}/v1"
+        upstream.open(url)
+        gc.collect()
+        gc.disable()
+        try:
+            before = sum([type(each) in kinds for each in gc.get_objects()])
+            for _ in range(3):
+                with contextlib.suppress(EngineFailed):
+                    await upstream.ask(url, {})
+            await upstream.close()
+            for _ in range(5):  # until all connections have ended
+                await asyncio.sleep(0.001)
+            assert sum([type(each) in kinds for each in gc.get_objects()]) == before
+        finally:
+            gc.enable()
+    assert len(raw.asked) >= 3
 
 
 # Through the engine

@@ -301,9 +301,7 @@ class Upstream:
             tries = 2
             return await client.send("POST", url, lines, body, limit=limit, anew=True), tries
         except Fault as fault:
-            failed = not_reached(fault)
-            failed.tries = tries
-            raise failed from (fault.__cause__ if isinstance(fault, CannotConnect) else fault)
+            raise not_reached(fault, tries) from (fault.__cause__ if isinstance(fault, CannotConnect) else fault)
 
     async def _watched(self, answer: Answer, most: int) -> bytes:
         """The body of the answer to a task. Raises `ConnectionFailed` when it breaks off, or comes too slowly."""

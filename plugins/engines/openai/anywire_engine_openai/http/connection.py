@@ -254,7 +254,12 @@ class Connection(asyncio.Protocol):
 
     async def _wait(self, limit: float) -> None:
         if self._fault is not None:
-            raise self._fault
+            # Once raised it holds all that it ran through, the request and this connection too.
+            fault, self._fault = self._fault, Closed("it has ended")
+            try:
+                raise fault
+            finally:
+                del fault
         if limit:
             self._limit = limit
             self._watch(self._loop.time() + limit)
