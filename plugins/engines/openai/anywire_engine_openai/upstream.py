@@ -119,28 +119,19 @@ class Upstream:
     async def get(self, url: str) -> bytes:
         """What a GET of ``url`` gives. Raises `ConnectionFailed`, or `EngineFailed` with the status; these errors name
         the address, and are for operators."""
-        status, body = await self._fetch(url)
-        if status != 200:
-            said = read_error(body).message
-            failure = StillLoading if is_loading(status, said) else EngineFailed
-            raise failure(f"{url} answered with status {status}: {said}", status=status)
-        return body
-
-    async def healthy(self) -> bool:
-        """Whether ``GET /health``, which llama.cpp and vLLM have, answers 200. Raises `ConnectionFailed`."""
-        status, _ = await self._fetch(f"{self.base_url}/health")
-        return status == 200
-
-    async def _fetch(self, url: str) -> tuple[int, bytes]:
-        """The status and the body of the answer to a GET. Raises `ConnectionFailed`."""
         try:
             async with asyncio.timeout(self._connect_timeout):
                 answer = await redirects.get(self._opened(), url, self._headers, _SECRET)
-                return answer.status, await read_and_leave(answer)
+                body = await read_and_leave(answer)
         except TimeoutError as error:
             raise self._unreachable(f"no answer within {self._connect_timeout:g} s") from error
         except OSError as error:
             raise self._unreachable(say(error)) from error
+        if answer.status != 200:
+            said = read_error(body).message
+            failure = StillLoading if is_loading(answer.status, said) else EngineFailed
+            raise failure(f"{url} answered with status {answer.status}: {said}", status=answer.status)
+        return body
 
     def answer(
         self, task: TaskRequest, model: str, *, begun: bool = False
