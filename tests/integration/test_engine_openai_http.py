@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tests.long_form import examples
 
 from anywire.engine import Delta
-from anywire.errors import EngineFailed
+from anywire.errors import EngineFailed, InvalidRequest
 from anywire.testing.patience import PATIENCE
 from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.http import addresses, codings, connection
@@ -909,12 +909,13 @@ async def test_cookies_of_a_name_are_sent_back_and_those_of_an_address_are_not()
         LENGTH[:-1],
         b"HT",
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        b"HTTP/1.1 400 No\r\nContent-Length: 2\r\n\r\n{}",
     ],
-    ids=["whole", "encoded", "cut off", "cut off in its head", "no HTTP"],
+    ids=["whole", "encoded", "cut off", "cut off in its head", "no HTTP", "refused"],
 )
 async def test_nothing_of_a_request_waits_for_the_garbage_collector(answer: bytes) -> None:
     """It would keep the request's body too, which may be large."""
-    kinds = (connection.Connection, Answer, Closed, NoHttp, codings._Zlib)
+    kinds = (connection.Connection, Answer, Closed, NoHttp, EngineFailed, InvalidRequest, codings._Zlib)
     raw = Raw(answer, closes=True)
     async with listening(raw.serve) as port:
         upstream = Upstream(connect_timeout=PATIENCE)
@@ -927,6 +928,9 @@ async def test_nothing_of_a_request_waits_for_the_garbage_collector(answer: byte
             for _ in range(3):
                 with contextlib.suppress(EngineFailed):
                     await upstream.ask(url, {})
+                with contextlib.suppress(EngineFailed, InvalidRequest):
+                    async for _ in upstream.answer(request(), "m1"):
+                        pass
             await upstream.close()
             for _ in range(5):  # until all connections have ended
                 await asyncio.sleep(0.001)

@@ -21,8 +21,8 @@ class ConnectionFailed(EngineFailed):
 
 
 def not_reached(error: OSError, tries: int) -> ConnectionFailed:
-    """For a request that got no answer and was sent ``tries`` times. Like all errors that a client sees it does not tell
-    the address."""
+    """For a request that got no answer and was sent ``tries`` times. Like all errors that a client sees it tells no
+    address."""
     if isinstance(error, CannotConnect):
         failed = ConnectionFailed(f"the server cannot be reached: {_say_to_clients(error)}", phase="not_sent")
     elif isinstance(error, Silence):

@@ -206,14 +206,17 @@ class Upstream:
             if answer.is_success:
                 break
             failure = await self._refusal(answer)
-            if not isinstance(failure, StillLoading):
-                raise failure
-            if pauses is None:
-                pauses = LoadingPauses(self._loading_timeout, task.time_left_ms)
-                self.told_loading()
-            pause = pauses.next(failure.retry_after)
-            if not pause:
-                raise failure
+            try:
+                if not isinstance(failure, StillLoading):
+                    raise failure
+                if pauses is None:
+                    pauses = LoadingPauses(self._loading_timeout, task.time_left_ms)
+                    self.told_loading()
+                pause = pauses.next(failure.retry_after)
+                if not pause:
+                    raise failure
+            finally:
+                del failure  # once raised it holds all of this
             yield EngineProgress("loading", model)
             await asyncio.sleep(pause)
         done = False
