@@ -822,6 +822,68 @@ async def test_a_cancelled_request_ends_its_connection() -> None:
         client.close()
 
 
+@pytest.mark.parametrize("ends", ["cancelled", "closed"])
+async def test_wherever_a_request_over_tls_ends_nothing_of_it_stays(ends: str) -> None:
+    import ssl
+
+    import trustme
+
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    known = ssl.create_default_context()
+    authority.configure_trust(known)
+    raw = Raw(LENGTH)
+    async with listening(raw.serve, ssl=context) as port:
+        for turns in range(40):
+            client = Client(connect_timeout=PATIENCE, tls=known)
+            sending = asyncio.ensure_future(client.send("GET", f"https://localhost:{port}/", b""))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if ends == "cancelled":
+                sending.cancel()
+            else:
+                client.close()
+            (told,) = await asyncio.gather(sending, return_exceptions=True)
+            assert isinstance(told, Answer | asyncio.CancelledError | Closed | CannotConnect)
+            assert ends == "closed" or not isinstance(told, Fault)
+            client.close()
+            for _ in range(10):  # until all connections have ended
+                await asyncio.sleep(0)
+            assert not client._origins
+
+
+async def test_a_request_that_is_cancelled_as_tls_is_there_closes_no_socket_of_a_transport(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the next socket may get its number, and the transport takes what is for that one."""
+    import ssl
+
+    import trustme
+
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    known = ssl.create_default_context()
+    authority.configure_trust(known)
+    do_handshake = ssl.SSLObject.do_handshake
+
+    def done(self: ssl.SSLObject) -> None:
+        do_handshake(self)
+        if not self.server_side:
+            sending.cancel()
+
+    monkeypatch.setattr(ssl.SSLObject, "do_handshake", done)
+    client = Client(connect_timeout=PATIENCE, tls=known)
+    async with listening(Raw(LENGTH).serve, ssl=context) as port:
+        sending = asyncio.ensure_future(client.send("GET", f"https://localhost:{port}/", b""))
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        transports = asyncio.get_running_loop()._transports.values()  # type: ignore[attr-defined]
+        assert all(each.is_closing() or each.get_extra_info("socket").fileno() >= 0 for each in transports)
+        client.close()
+
+
 async def test_a_client_that_is_closed_while_it_connects_keeps_nothing() -> None:
     raw = Raw(LENGTH)
     async with asking(raw) as client:
