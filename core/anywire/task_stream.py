@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from copy import copy
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,6 +39,15 @@ def with_note(notes: Mapping[str, str], name: str, value: str) -> Mapping[str, s
     if len(notes) >= MAX_NOTES and name not in notes:
         raise ValueError(f"a task has at most {MAX_NOTES} notes")
     return {**notes, name: value}
+
+
+def _another(error: AnywireError) -> AnywireError:
+    """One that says the same, for who reads on. The one that was raised refers to all that its reader has, the stream
+    among it. Kept here, it would keep a large request until the next look for cycles."""
+    try:
+        return copy(error)
+    except Exception:  # a plugin's own, which is made in another way
+        return error
 
 
 class StreamFollower(Protocol):
@@ -175,7 +185,11 @@ class TaskStream:
         """Until something can be read; False at the end."""
         while not self._buffer and not (or_progress and self._is_news):
             if self._error is not None:
-                raise self._error
+                error, self._error = self._error, _another(self._error)
+                try:
+                    raise error
+                finally:
+                    del error  # it refers to this frame
             if self._ended:
                 return False
             self._waiter = asyncio.get_running_loop().create_future()
@@ -221,6 +235,7 @@ class TaskStream:
                 return False
         except Exception as error:
             waiter.set_exception(error)
+            del waiter  # the error refers to this frame
             return False
         if self._read is not None:
             self._read(self, 1)
@@ -230,7 +245,7 @@ class TaskStream:
         self._error = error
         self._wake()
         for follower in self.followers:
-            follower.fail(error)
+            follower.fail(_another(error))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
