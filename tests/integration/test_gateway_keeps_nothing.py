@@ -59,12 +59,13 @@ async def test_nothing_of_a_request_stays(how: str) -> None:
 async def test_nothing_of_a_request_that_failed_stays_in_another_api(
     path: str, texts: tuple[str, ...], streams: bool
 ) -> None:
-    asked = {"model": "m", "stream": streams} | {
+    of_path: dict[str, dict[str, Any]] = {
         "/v1/messages": {"messages": MESSAGES, "max_tokens": 5},
         "/v1/responses": {"input": "hello", "store": False},
         "/api/chat": {"messages": MESSAGES},
         "/v1/completions": {"prompt": "hello"},
-    }[path]
+    }
+    asked = {"model": "m", "stream": streams} | of_path[path]
     async with serving(says(*texts, then=EngineFailed("broken")), pipeline={"max_attempts": 1}) as served:
         for _ in range(REPEATED):
             connection = await served.raw(asked, path, version="1.0")
