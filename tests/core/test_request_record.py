@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anywire.log_lines import JsonLines, RepeatLimit, TextLines
+from anywire.printable import escaped
 from anywire.request_log import MAX_SHOWN, RequestLog
 from anywire.task_stream import TaskStream
 
@@ -73,7 +74,7 @@ def test_every_value_is_a_word_and_a_field(
     for name, value in list(expected.items())[2:]:
         is_word = not any(each in str(value) for each in ' ="')
         words.append(f"{name}={value if is_word else json.dumps(str(value), ensure_ascii=False)}")
-    assert record.getMessage() == " ".join(["POST /v1/x 200", *words])
+    assert record.getMessage() == escaped(" ".join(["POST /v1/x 200", *words]))
     assert TextLines().format(record).isprintable()
     told = json.loads(JsonLines().format(record))
     assert expected.items() <= told.items()

@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import aiohttp
@@ -52,6 +52,9 @@ class FakeStream:
 
     async def take(self) -> list[Chunk]:
         return [self._next()] if self.script else []
+
+    async def take_passing(self, pass_on: Callable[[list[Chunk]], bool]) -> list[Chunk]:
+        return await self.take()
 
     async def result(self) -> Chunk:
         return self._next()

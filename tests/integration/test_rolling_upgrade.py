@@ -194,6 +194,7 @@ async def _up_in_a_session_of_its_own(
     path.write_text(SETTINGS)  # noqa: ASYNC240 - a line
 
     def take_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests themselves are to outlive their terminal
         if terminal is not None:
             fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
