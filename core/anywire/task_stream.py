@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from copy import copy
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from anywire.errors import AnywireError
+from anywire.errors import AnywireError, another
 from anywire.messages import Chunk, Progress
 from anywire.stages import Stages
 
@@ -39,15 +38,6 @@ def with_note(notes: Mapping[str, str], name: str, value: str) -> Mapping[str, s
     if len(notes) >= MAX_NOTES and name not in notes:
         raise ValueError(f"a task has at most {MAX_NOTES} notes")
     return {**notes, name: value}
-
-
-def _another(error: AnywireError) -> AnywireError:
-    """One that says the same, for who reads on. The one that was raised refers to all that its reader has, the stream
-    among it. Kept here, it would keep a large request until the next look for cycles."""
-    try:
-        return copy(error)
-    except Exception:  # a plugin's own, which is made in another way
-        return error
 
 
 class StreamFollower(Protocol):
@@ -185,7 +175,7 @@ class TaskStream:
         """Until something can be read; False at the end."""
         while not self._buffer and not (or_progress and self._is_news):
             if self._error is not None:
-                error, self._error = self._error, _another(self._error)
+                error, self._error = self._error, another(self._error)
                 try:
                     raise error
                 finally:
@@ -245,7 +235,7 @@ class TaskStream:
         self._error = error
         self._wake()
         for follower in self.followers:
-            follower.fail(_another(error))
+            follower.fail(another(error))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.integration.gateway_serving import MESSAGES, hangs, says, serving
+from tests.integration.gateway_serving import MESSAGES, Raw, hangs, says, serving
 
 from anywire.errors import EngineFailed
 from anywire_gateway_openai.http1.request import ServedRequest
@@ -69,6 +71,20 @@ async def test_nothing_of_a_request_that_failed_stays_in_another_api(
     async with serving(says(*texts, then=EngineFailed("broken")), pipeline={"max_attempts": 1}) as served:
         for _ in range(REPEATED):
             connection = await served.raw(asked, path, version="1.0")
+            assert b"broken" in await connection.reader.read()
+            await connection.close()
+        assert kept() <= 1
+
+
+@pytest.mark.usefixtures("no_looks")
+@pytest.mark.parametrize("texts", [(), ("one", "two")])
+async def test_nothing_of_a_request_with_an_idempotency_key_stays(texts: tuple[str, ...]) -> None:
+    async with serving(says(*texts, then=EngineFailed("broken")), pipeline={"max_attempts": 1}) as served:
+        for number in range(REPEATED):
+            connection = Raw(*await asyncio.open_connection("127.0.0.1", served.port))
+            body = json.dumps(CHAT | {"stream": True}).encode()
+            head = f"Idempotency-Key: {number}\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.writer.write(b"POST /v1/chat/completions HTTP/1.0\r\n" + head.encode() + body)
             assert b"broken" in await connection.reader.read()
             await connection.close()
         assert kept() <= 1
