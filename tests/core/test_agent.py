@@ -1,6 +1,8 @@
 """The agent: engines that break their contract, slots until they have ended, and hubs that lie."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -14,6 +16,7 @@ from anywire.identity import agent_info
 from anywire.messages import Cancel, Chunk, Credit, TaskRequest
 from anywire.offers import offers
 from anywire.roles.agent import Agent
+from anywire.roles.agent_run import MAX_DELTAS
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import ScriptedConfig
 from anywire.transport import AgentPort
@@ -526,4 +529,63 @@ async def test_a_token_that_cannot_be_sent_stops_an_engine_that_waits() -> None:
     assert isinstance(await reply.error(), errors.TransportError)
     assert ended.is_set()
     assert agent.status().active == 0
+    await agent.close()
+
+
+async def test_a_token_that_cannot_be_sent_does_not_break_into_the_cleaning_up_of_its_engine() -> None:
+    cleaned = asyncio.Event()
+
+    async def run(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        try:
+            yield Delta("one")
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            cleaned.set()
+
+    for broken in (1, 2):
+        cleaned.clear()
+        agent, wire = await agent_of(_Engine(run))
+        reply = _Reply(broken=broken)
+        ask(wire, reply)
+        assert isinstance(await reply.error(), errors.TransportError if broken == 1 else errors.EngineFailed)
+        assert cleaned.is_set()
+        assert [each.deltas for each in reply.chunks] == [()]
+        await agent.close()
+
+
+async def test_a_stream_that_has_failed_is_forgotten_at_once() -> None:
+    """Its request may be large: it must not stay until the next look for cycles."""
+    waits: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future()]
+
+    async def run(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        yield Delta("one")
+        await waits[0]
+
+    agent, wire = await agent_of(_Engine(run))
+    reply = _Reply()
+    gc.collect()
+    gc.disable()
+    try:
+        ask(wire, reply)
+        await until(lambda: reply.chunks)
+        (gone,) = map(weakref.ref, agent._runs.values())
+        waits.pop().set_exception(errors.InvalidRequest("no"))
+        assert isinstance(await reply.error(), errors.InvalidRequest)
+        await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()
+        await agent.close()
+
+
+@pytest.mark.parametrize("texts", [1, MAX_DELTAS, 3 * MAX_DELTAS])
+async def test_what_was_sent_as_soon_as_there_was_room_is_not_followed_by_an_empty_chunk(texts: int) -> None:
+    """It would cost credit that the hub knows nothing of, and gives back never."""
+    agent, wire = await agent_of(_Engine(lambda task: _yields(*[Delta("x")] * texts, Delta("y", extra="[]"))))
+    reply = _Reply(full=1)
+    ask(wire, reply)
+    await asyncio.wait_for(reply.final, PATIENCE)
+    assert [len(each.deltas) for each in reply.chunks] == [min(texts, MAX_DELTAS)] * -(-texts // MAX_DELTAS) + [1, 0]
     await agent.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import itertools
 import socket
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from tests.long_form import examples
 
 from anywire.engine import Delta
-from anywire.errors import EngineFailed
+from anywire.errors import EngineFailed, InvalidRequest
 from anywire.testing.patience import PATIENCE
 from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.http import addresses, codings, connection
@@ -28,9 +29,10 @@ from anywire_engine_openai.http.addresses import read_target
 from anywire_engine_openai.http.answer import Answer
 from anywire_engine_openai.http.client import Client, header_lines
 from anywire_engine_openai.http.faults import CannotConnect, Closed, Fault, NoHttp, Silence
+from anywire_engine_openai.stream import MAX_HELD
 from anywire_engine_openai.upstream import Upstream
 
-from .fake_openai_server import DONE, collect, engine_for, request, step
+from .fake_openai_server import DONE, collect, engine_for, event, request, step
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -260,6 +262,9 @@ class _Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.is_over
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def abort(self) -> None:
         self.is_over = True
 
@@ -285,6 +290,8 @@ BROKEN = {
     "a name of 9,000 bytes": OK + b"y" * 9000 + b": x\r\n\r\n",
     "a head without end": OK + b"X: " + b"y" * 2_000_000,
     "interim answers without end": b"HTTP/1.1 100 Continue\r\n\r\n" * 50_000,
+    "an interim answer with a body": b"HTTP/1.1 104 Soon\r\nContent-Length: 5\r\n\r\nhello" + LENGTH,
+    "an interim answer in chunks": CHUNKED.replace(b"200 OK", b"104 Soon") + b"5\r\nhello\r\n0\r\n\r\n" + LENGTH,
     "an extension without end": CHUNKED + b"5;" + b"y" * 2_000_000,
     "a trailer without end": CHUNKED + b"5\r\nhello\r\n0\r\nX: " + b"y" * 2_000_000,
     "a thousand trailers": CHUNKED + b"5\r\nhello\r\n0\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
@@ -302,7 +309,17 @@ async def test_what_is_no_http_is_a_fault_and_ends_the_connection(way: str) -> N
         await raw.ended.wait()
 
 
-CUT_OFF = [LENGTH[:-1], LENGTH[:20], WAYS["chunks"][:-1], WAYS["chunks"][:-5], CHUNKED, OK, b"HT", b""]
+CUT_OFF = [
+    LENGTH[:-1],
+    LENGTH.replace(b"h:", b"h :")[:-1],
+    LENGTH[:20],
+    WAYS["chunks"][:-1],
+    WAYS["chunks"][:-5],
+    CHUNKED,
+    OK,
+    b"HT",
+    b"",
+]
 
 
 @pytest.mark.parametrize("answer", CUT_OFF)
@@ -344,6 +361,71 @@ async def test_a_connection_on_which_something_comes_unasked_is_ended() -> None:
         go.set()
         await raw.ended.wait()
         client.close()
+
+
+async def test_a_request_that_did_not_all_go_out_is_the_last_of_its_connection() -> None:
+    """Its answer came early, and the next one would wait behind the rest of it."""
+    over = asyncio.Event()
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(LENGTH)
+            await over.wait()
+
+    client = Client(connect_timeout=5)
+    async with listening(serve) as port:
+        url = f"http://127.0.0.1:{port}/"
+        assert await body_of(client, url, "POST", bytes(32 * 1024 * 1024)) == b"hello"
+        assert await body_of(client, url, "POST", b"{}") == b"hello"
+        assert connections == 2
+        client.close()
+        over.set()
+
+
+async def test_a_server_that_ends_while_a_request_goes_out_is_not_waited_for() -> None:
+    """It takes no more of it, and closes its half of the connection alone."""
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write_eof()
+            await over.wait()
+
+    client = Client(connect_timeout=5)
+    async with listening(serve) as port:
+        with pytest.raises(Closed):
+            await client.send("POST", f"http://127.0.0.1:{port}/", b"", bytes(32 * 1024 * 1024), limit=PATIENCE)
+        client.close()
+        over.set()
+
+
+async def test_what_few_bytes_stand_for_leaves_others_their_turns() -> None:
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    bomb = gzip.compress(bytes(16 * 1024 * 1024))
+    raw = Raw(OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb)
+    async with asking(raw) as client:
+        answer = await client.send("GET", raw.url, b"")
+        await answer.read(0)
+        others = asyncio.ensure_future(take_turns())
+        pieces = 0
+        while await answer.read(0):
+            pieces += 1
+        others.cancel()
+        answer.leave()
+    assert pieces > 100
+    assert turns > pieces / 2
 
 
 async def test_a_body_is_not_taken_faster_than_it_is_read() -> None:
@@ -408,6 +490,28 @@ def test_each_encoding_that_is_asked_for_is_undone(name: str, size: int) -> None
             while piece := decoder.take():
                 got += piece
         assert (got, decoder.has_ended) == (content, True)
+
+
+@pytest.mark.parametrize("name", sorted(codings.decoders()))
+async def test_a_body_without_a_byte_is_empty_in_each_encoding(name: str) -> None:
+    raw = Raw(OK + b"Content-Encoding: %b\r\nContent-Length: 0\r\n\r\n" % name.encode())
+    async with asking(raw) as client:
+        for _ in range(2):
+            assert await body_of(client, raw.url) == b""
+    assert raw.connections == 1
+
+
+@pytest.mark.parametrize("name", sorted({"gzip", "zstd"} & set(codings.decoders())))
+def test_parts_without_content_are_read_up_to_a_number(name: str) -> None:
+    """Each costs a decoder, and a server could send them without end."""
+    empty = _encoded(name, b"")
+    decoder = codings.decoders()[name]()
+    for _ in range(3):
+        decoder.give(empty * (codings.MAX_EMPTY - 1) + _encoded(name, b"x"))
+        assert (decoder.take(), decoder.take()) == (b"x", b"")
+    decoder.give(empty * (codings.MAX_EMPTY + 1))
+    with pytest.raises(ValueError, match="without content"):
+        decoder.take()
 
 
 def _encoded(name: str, content: bytes) -> bytes:
@@ -478,6 +582,7 @@ async def test_a_key_that_is_no_header_is_said_when_it_is_used() -> None:
         ("http://h", ((False, "h", 80), "/", "h", "")),
         ("https://H.example:443/v1", ((True, "h.example", 443), "/v1", "h.example", "")),
         ("http://h:8000/v1?a=b c#d", ((False, "h", 8000), "/v1?a=b%20c", "h:8000", "")),
+        ("http://h:0/", ((False, "h", 0), "/", "h:0", "")),
         ("http://[::1]:8000/", ((False, "::1", 8000), "/", "[::1]:8000", "")),
         ("http://u:p%40@h/", ((False, "h", 80), "/", "h", "Basic dTpwQA==")),
         ("http://bücher.example/", ((False, "xn--bcher-kva.example", 80), "/", "xn--bcher-kva.example", "")),
@@ -541,6 +646,39 @@ async def test_a_name_is_looked_up_once_for_all_that_ask(monkeypatch: pytest.Mon
     await known.of("other.example", 80)
     await known.of("other.example", 80)
     assert looked[1:] == ["other.example"] * 2
+
+
+async def test_a_name_that_was_found_a_moment_ago_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To one that asks between the answer and its being noted, and whatever else is noted meanwhile."""
+
+    async def look_up(host: str, port: int) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(addresses, "_look_up", look_up)
+    known = addresses.Addresses()
+    first = asyncio.ensure_future(known.of("name.example", 80))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(known.of("name.example", 80))
+    for found in await asyncio.gather(first, second):
+        assert found[0][4] == ("127.0.0.1", 80)
+    monkeypatch.setattr(addresses, "MAX_NAMES", 1)
+    asked = [asyncio.ensure_future(known.of(f"{each}.example", 80)) for each in range(3)]
+    assert len(await asyncio.gather(*asked)) == 3
+
+
+async def test_who_is_cancelled_while_the_client_closes_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look_up(host: str, port: int) -> Any:
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(addresses, "_look_up", look_up)
+    client = Client(connect_timeout=PATIENCE)
+    sending = [asyncio.ensure_future(client.send("GET", "http://name.example", b"")) for _ in range(2)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    client.close()
+    sending[0].cancel()
+    told = await asyncio.gather(*sending, return_exceptions=True)
+    assert [type(each) for each in told] == [asyncio.CancelledError, CannotConnect]
 
 
 async def test_a_name_that_is_not_known_and_one_that_cannot_be_one() -> None:
@@ -684,6 +822,68 @@ async def test_a_cancelled_request_ends_its_connection() -> None:
         client.close()
 
 
+@pytest.mark.parametrize("ends", ["cancelled", "closed"])
+async def test_wherever_a_request_over_tls_ends_nothing_of_it_stays(ends: str) -> None:
+    import ssl
+
+    import trustme
+
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    known = ssl.create_default_context()
+    authority.configure_trust(known)
+    raw = Raw(LENGTH)
+    async with listening(raw.serve, ssl=context) as port:
+        for turns in range(40):
+            client = Client(connect_timeout=PATIENCE, tls=known)
+            sending = asyncio.ensure_future(client.send("GET", f"https://localhost:{port}/", b""))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if ends == "cancelled":
+                sending.cancel()
+            else:
+                client.close()
+            (told,) = await asyncio.gather(sending, return_exceptions=True)
+            assert isinstance(told, Answer | asyncio.CancelledError | Closed | CannotConnect)
+            assert ends == "closed" or not isinstance(told, Fault)
+            client.close()
+            for _ in range(10):  # until all connections have ended
+                await asyncio.sleep(0)
+            assert not client._origins
+
+
+async def test_a_request_that_is_cancelled_as_tls_is_there_closes_no_socket_of_a_transport(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the next socket may get its number, and the transport takes what is for that one."""
+    import ssl
+
+    import trustme
+
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    known = ssl.create_default_context()
+    authority.configure_trust(known)
+    do_handshake = ssl.SSLObject.do_handshake
+
+    def done(self: ssl.SSLObject) -> None:
+        do_handshake(self)
+        if not self.server_side:
+            sending.cancel()
+
+    monkeypatch.setattr(ssl.SSLObject, "do_handshake", done)
+    client = Client(connect_timeout=PATIENCE, tls=known)
+    async with listening(Raw(LENGTH).serve, ssl=context) as port:
+        sending = asyncio.ensure_future(client.send("GET", f"https://localhost:{port}/", b""))
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        transports = asyncio.get_running_loop()._transports.values()  # type: ignore[attr-defined]
+        assert all(each.is_closing() or each.get_extra_info("socket").fileno() >= 0 for each in transports)
+        client.close()
+
+
 async def test_a_client_that_is_closed_while_it_connects_keeps_nothing() -> None:
     raw = Raw(LENGTH)
     async with asking(raw) as client:
@@ -722,6 +922,28 @@ async def test_a_listing_is_looked_for_where_it_is_said_to_be_and_keys_stay_here
             await upstream.close()
 
 
+@pytest.mark.parametrize("location", ["http://[::1/", "//["])
+async def test_a_redirect_to_what_is_no_address_is_told_as_one(location: str) -> None:
+    raw = Raw(leading_to(location))
+    async with listening(raw.serve) as port:
+        upstream = Upstream(connect_timeout=PATIENCE)
+        upstream.open(f"http://127.0.0.1:{port}/v1")
+        with pytest.raises(ConnectionFailed, match="a redirect to what is no address"):
+            await upstream.models()
+        await upstream.close()
+
+
+async def test_a_listing_that_is_nested_without_end_is_told_as_none() -> None:
+    listing = b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    raw = Raw(OK + b"Content-Length: %d\r\n\r\n" % len(listing) + listing)
+    async with listening(raw.serve) as port:
+        upstream = Upstream(connect_timeout=PATIENCE)
+        upstream.open(f"http://127.0.0.1:{port}/v1")
+        with pytest.raises(EngineFailed, match="lists no models"):
+            await upstream.models()
+        await upstream.close()
+
+
 async def test_cookies_of_a_name_are_sent_back_and_those_of_an_address_are_not() -> None:
     raw = Raw(
         OK + b"Set-Cookie: route=a1; Path=/v1\r\nSet-Cookie: other=b2\r\nContent-Length: 0\r\n\r\n",
@@ -741,6 +963,45 @@ async def test_cookies_of_a_name_are_sent_back_and_those_of_an_address_are_not()
     assert max(len(each) for each in many.asked) < 1000
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        LENGTH,
+        OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(ENCODED["gzip"]), ENCODED["gzip"]),
+        LENGTH[:-1],
+        b"HT",
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        b"HTTP/1.1 400 No\r\nContent-Length: 2\r\n\r\n{}",
+    ],
+    ids=["whole", "encoded", "cut off", "cut off in its head", "no HTTP", "refused"],
+)
+async def test_nothing_of_a_request_waits_for_the_garbage_collector(answer: bytes) -> None:
+    """It would keep the request's body too, which may be large."""
+    kinds = (connection.Connection, Answer, Closed, NoHttp, EngineFailed, InvalidRequest, codings._Zlib)
+    raw = Raw(answer, closes=True)
+    async with listening(raw.serve) as port:
+        upstream = Upstream(connect_timeout=PATIENCE)
+        url = f"http://127.0.0.1:{port}/v1"
+        upstream.open(url)
+        gc.collect()
+        gc.disable()
+        try:
+            before = sum([type(each) in kinds for each in gc.get_objects()])
+            for _ in range(3):
+                with contextlib.suppress(EngineFailed):
+                    await upstream.ask(url, {})
+                with contextlib.suppress(EngineFailed, InvalidRequest):
+                    async for _ in upstream.answer(request(), "m1"):
+                        pass
+            await upstream.close()
+            for _ in range(5):  # until all connections have ended
+                await asyncio.sleep(0.001)
+            assert sum([type(each) in kinds for each in gc.get_objects()]) == before
+        finally:
+            gc.enable()
+    assert len(raw.asked) >= 3
+
+
 # Through the engine
 
 
@@ -758,6 +1019,18 @@ async def test_an_engine_reads_a_stream_that_comes_in_another_coding() -> None:
     ):
         deltas = await collect(engine, request())
     assert [(each.text, each.finish_reason) for each in deltas] == [("a", ""), ("b", "stop")]
+
+
+async def test_an_answer_that_only_ever_begins_is_none() -> None:
+    """What it begins with is kept back until it is one."""
+    events = event({"choices": [], "odd": 1}) * (MAX_HELD + 1)
+    raw = Raw(OK + b"Content-Type: text/event-stream\r\nContent-Length: 9999999\r\n\r\n" + events)
+    async with (
+        listening(raw.serve) as port,
+        engine_for(f"http://127.0.0.1:{port}/v1", models=["m1"], refresh_interval=0) as engine,
+    ):
+        with pytest.raises(EngineFailed, match="begins an answer and says nothing"):
+            await collect(engine, request())
 
 
 async def test_ten_thousand_deltas_that_come_at_once_are_all_told() -> None:
@@ -810,6 +1083,8 @@ def test_on_uvloop_all_is_the_same(tmp_path: Path) -> None:
         uvloop.run(test_an_answer_that_is_cut_off_is_a_fault_after_what_has_arrived(answer))
     for check in (
         test_a_second_answer_to_one_request_is_not_taken_for_one_to_the_next,
+        test_a_request_that_did_not_all_go_out_is_the_last_of_its_connection,
+        test_a_server_that_ends_while_a_request_goes_out_is_not_waited_for,
         test_a_connection_on_which_something_comes_unasked_is_ended,
         test_a_body_is_not_taken_faster_than_it_is_read,
         test_who_does_not_answer_a_connection_is_left_in_time,

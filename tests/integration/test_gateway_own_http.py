@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any
 
@@ -308,6 +309,46 @@ async def test_a_handler_that_fails_is_answered_and_ends_the_connection(caplog: 
     assert b"secret" not in owner.wire.written
     assert "secret" in caplog.text
     assert owner.wire.is_closing()
+
+
+async def test_half_of_an_answer_gets_no_other_answer_behind_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise RuntimeError("secret")
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=pieces())
+
+    owner = Owner(handler)
+    owner.connection.data_received(post() + post())
+    await turns()
+    assert owner.wire.written.startswith(b"HTTP/1.1 200 ")
+    assert owner.wire.written.endswith(b"\r\n4\r\nhalf\r\n")
+    assert owner.wire.is_closing()
+    assert "secret" in caplog.text
+
+
+async def test_no_request_sees_what_one_before_it_has_set() -> None:
+    """Neither those ahead nor what is handed over."""
+    mark: ContextVar[str] = ContextVar("mark", default="")
+    seen: list[str] = []
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        seen.append(mark.get())
+        mark.set("set")
+        await reading_all(request)
+        return await write_json(request, b"{}", ())
+
+    class Sees(Owner):
+        def hand_over(self, connection: Connection, transport: asyncio.Transport, data: bytes) -> None:
+            super().hand_over(connection, transport, data)
+            seen.append(mark.get())
+
+    owner = Sees(handler)
+    owner.connection.data_received(post() + post() + ODD["chunked"])
+    await turns()
+    assert owner.handed_over == ODD["chunked"]
+    assert seen == [""] * 3
 
 
 async def test_names_of_headers_are_remembered_in_bounds() -> None:

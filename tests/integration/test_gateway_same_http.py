@@ -117,6 +117,7 @@ ODD = {
     "lengths in a list": post(f"Content-Length: {len(BODY)}, {len(BODY)}"),
     "hexadecimal length": post("Content-Length: 0x10"),
     "length with zeros": post(f"Content-Length: 000{len(BODY)}"),
+    "length with thousands of zeros": post(f"Content-Length: {'0' * 5000}{len(BODY)}"),
     "length with spaces": post(f"Content-Length:   {len(BODY)} \t"),
     "length with a space inside": post("Content-Length: 1 0"),
     "huge length": post("Content-Length: " + "9" * 30),

@@ -14,6 +14,7 @@ import httpx
 import openai
 import pytest
 from tests.integration.gateway_serving import MESSAGES, TIMEOUT, ScriptedEngine, Served, says, serving
+from tests.integration.test_gateway_same_http import ODD, post
 from tests.integration.tls_files import TlsFiles, replace
 
 import anywire.listening.handshakes
@@ -28,6 +29,7 @@ from anywire.messages import TaskRequest
 from anywire.testing.log_recorder import LogRecorder
 from anywire.testing.recorder import Recorder
 from anywire_engine_openai import OpenAIConfig, OpenAIEngine
+from anywire_gateway_openai.protocol import OpenAIProtocol
 from anywire_gateway_predecessor import PredecessorGateway, PredecessorGatewayConfig
 
 ASK = {"model": "m", "messages": MESSAGES}
@@ -213,6 +215,27 @@ async def test_a_client_without_a_certificate_is_refused_and_one_with_it_is_know
                     with pytest.raises(httpx.TransportError):
                         await client.get(f"{served.url}/health")
                 await log.message(why)
+
+
+async def test_a_connection_that_is_handed_over_stays_its_clients(files: TlsFiles) -> None:
+    """To aiohttp's server, with a chunked body, behind a usual request and before others."""
+    certificate, key = files.client_files()
+    fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.read_text())).hexdigest()
+    async with serving(says("a"), tls=files.mutual) as served:
+        context = files.client(certificate, key)
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=context)
+        writer.write(post() + ODD["chunked"])
+        writer.write(post())
+        for _ in range(3):
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)
+            assert head.startswith(b"HTTP/1.1 200 ")
+            length = next(each for each in head.lower().split(b"\r\n") if each.startswith(b"content-length: "))
+            await reader.readexactly(int(length.partition(b" ")[2]))
+        assert served.gateway._server is not None
+        (handler,) = served.gateway._server.connections
+        assert isinstance(handler, OpenAIProtocol)
+        assert handler.proof.certificate == fingerprint
+        writer.transport.abort()
 
 
 async def test_a_key_that_a_certificate_stands_for_counts(files: TlsFiles, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def _not_carried(tree: Mapping[str, Any], router: Mapping[str, Any], library: Ma
     if library.get("success_callback") or library.get("failure_callback") or library.get("callbacks"):
         yield "callbacks: the service `audit`, metrics at /metrics, events at /v1/events"
     if library.get("cache"):
-        yield "cache: it is a service here, if one is installed"
+        yield "cache: the service `cache` (pip install anywire-service-cache)"
     if router.get("redis_host") or router.get("redis_url"):
         yield "Redis: an orchestrator needs none"
     if router.get("context_window_fallbacks") or library.get("context_window_fallbacks"):

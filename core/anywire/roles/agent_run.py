@@ -62,6 +62,9 @@ def _telling(work: Coroutine[Any, Any, _T], waits: Callable[[], None]) -> Genera
                 step, given = work.throw, error
     except StopIteration as ended:
         return cast("_T", ended.value)
+    finally:
+        # An error that leaves through here must not be kept by this frame, which it refers to.
+        awaited = given = None
 
 
 class Run:
@@ -256,15 +259,16 @@ class Run:
 
     def _flush(self) -> None:
         """Send what waits, now: called when the runner waits, as a rule for its engine, and when there is room again.
-        Where that fails, the runner is cancelled."""
-        if self._pending and (self._draining is None or self._draining.done()):
+        Where that fails, the runner is cancelled, once: its engine cleans up then."""
+        has_failed = self._fault is not None
+        if self._pending and not has_failed and (self._draining is None or self._draining.done()):
             self._send_texts()
             if self._fault is not None and self.runner is not None:
                 self.runner.cancel()
 
     def _send_texts(self) -> None:
         """Nothing else takes from ``_pending``."""
-        if self._credit <= 0 or self.runner is None or self.runner.done() or self.cancelled:
+        if not self._pending or self._credit <= 0 or self.runner is None or self.runner.done() or self.cancelled:
             return
         chunk = self._chunk(tuple(self._pending))
         try:

@@ -20,14 +20,18 @@ class ConnectionFailed(EngineFailed):
     tries = 1
 
 
-def not_reached(error: OSError) -> ConnectionFailed:
-    """For a request that got no answer. Like all errors that a client sees it does not tell the address."""
+def not_reached(error: OSError, tries: int) -> ConnectionFailed:
+    """For a request that got no answer and was sent ``tries`` times. Like all errors that a client sees it tells no
+    address."""
     if isinstance(error, CannotConnect):
-        return ConnectionFailed(f"the server cannot be reached: {_say_to_clients(error)}", phase="not_sent")
-    if isinstance(error, Silence):
-        return _silent(error)
-    return ConnectionFailed(f"the server closed the connection without an answer: {_say_to_clients(error)}",
-                            phase="maybe_sent")  # fmt: skip
+        failed = ConnectionFailed(f"the server cannot be reached: {_say_to_clients(error)}", phase="not_sent")
+    elif isinstance(error, Silence):
+        failed = _silent(error)
+    else:
+        why = _say_to_clients(error)
+        failed = ConnectionFailed(f"the server closed the connection without an answer: {why}", phase="maybe_sent")
+    failed.tries = tries
+    return failed
 
 
 def broken(error: OSError) -> ConnectionFailed:

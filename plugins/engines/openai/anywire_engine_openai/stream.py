@@ -13,6 +13,9 @@ from anywire_engine_openai import answers
 from anywire_engine_openai.sse import EventTooLarge, SSEParser
 from anywire_engine_openai.usual_events import UsualEvents
 
+MAX_HELD = 1000
+"""Deltas before the first that is of an answer."""
+
 
 class AnswerStream:
     """Reads one stream; ``done`` once nothing more is wanted of it: its ``[DONE]`` was read, or what came after the
@@ -89,6 +92,8 @@ class AnswerStream:
                 self._answered = answers.is_answer(delta)
                 if not self._answered:
                     # It would begin an answer that may turn out to be none, which is an error from the start.
+                    if len(self._held) >= MAX_HELD:
+                        raise EngineFailed("the server begins an answer and says nothing", phase="streaming")
                     self._held.append(delta)
                     continue
                 yield from self._held

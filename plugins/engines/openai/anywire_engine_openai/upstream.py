@@ -101,7 +101,7 @@ class Upstream:
         body = await self.get(f"{self.base_url}/models")
         try:
             return read_models(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise EngineFailed(f"{self.base_url}/models lists no models: {error}") from error
 
     async def ask(self, url: str, content: object) -> bytes:
@@ -119,28 +119,19 @@ class Upstream:
     async def get(self, url: str) -> bytes:
         """What a GET of ``url`` gives. Raises `ConnectionFailed`, or `EngineFailed` with the status; these errors name
         the address, and are for operators."""
-        status, body = await self._fetch(url)
-        if status != 200:
-            said = read_error(body).message
-            failure = StillLoading if is_loading(status, said) else EngineFailed
-            raise failure(f"{url} answered with status {status}: {said}", status=status)
-        return body
-
-    async def healthy(self) -> bool:
-        """Whether ``GET /health``, which llama.cpp and vLLM have, answers 200. Raises `ConnectionFailed`."""
-        status, _ = await self._fetch(f"{self.base_url}/health")
-        return status == 200
-
-    async def _fetch(self, url: str) -> tuple[int, bytes]:
-        """The status and the body of the answer to a GET. Raises `ConnectionFailed`."""
         try:
             async with asyncio.timeout(self._connect_timeout):
                 answer = await redirects.get(self._opened(), url, self._headers, _SECRET)
-                return answer.status, await read_and_leave(answer)
+                body = await read_and_leave(answer)
         except TimeoutError as error:
             raise self._unreachable(f"no answer within {self._connect_timeout:g} s") from error
         except OSError as error:
             raise self._unreachable(say(error)) from error
+        if answer.status != 200:
+            said = read_error(body).message
+            failure = StillLoading if is_loading(answer.status, said) else EngineFailed
+            raise failure(f"{url} answered with status {answer.status}: {said}", status=answer.status)
+        return body
 
     def answer(
         self, task: TaskRequest, model: str, *, begun: bool = False
@@ -215,14 +206,17 @@ class Upstream:
             if answer.is_success:
                 break
             failure = await self._refusal(answer)
-            if not isinstance(failure, StillLoading):
-                raise failure
-            if pauses is None:
-                pauses = LoadingPauses(self._loading_timeout, task.time_left_ms)
-                self.told_loading()
-            pause = pauses.next(failure.retry_after)
-            if not pause:
-                raise failure
+            try:
+                if not isinstance(failure, StillLoading):
+                    raise failure
+                if pauses is None:
+                    pauses = LoadingPauses(self._loading_timeout, task.time_left_ms)
+                    self.told_loading()
+                pause = pauses.next(failure.retry_after)
+                if not pause:
+                    raise failure
+            finally:
+                del failure  # once raised it holds all of this
             yield EngineProgress("loading", model)
             await asyncio.sleep(pause)
         done = False
@@ -301,9 +295,7 @@ class Upstream:
             tries = 2
             return await client.send("POST", url, lines, body, limit=limit, anew=True), tries
         except Fault as fault:
-            failed = not_reached(fault)
-            failed.tries = tries
-            raise failed from (fault.__cause__ if isinstance(fault, CannotConnect) else fault)
+            raise not_reached(fault, tries) from (fault.__cause__ if isinstance(fault, CannotConnect) else fault)
 
     async def _watched(self, answer: Answer, most: int) -> bytes:
         """The body of the answer to a task. Raises `ConnectionFailed` when it breaks off, or comes too slowly."""

@@ -71,8 +71,9 @@ async def read_body(
         )
     coding = headers.get("Content-Encoding")
     undone = codings(coding) if coding is not None else ()
-    if (request.content_length or 0) > limit:
-        raise _too_large(limit, f"{request.content_length} bytes were announced")
+    announced = _announced(request)
+    if announced > limit:
+        raise _too_large(limit, f"{announced} bytes were announced")
     if "Expect" in headers:
         go_on(request)
     body = await _received(request, limit, timeout, share)
@@ -126,6 +127,13 @@ async def _undone(name: str, body: bytes, limit: int, share: BodyShare | None) -
 
     await undo(name, body, take)
     return bytes(decoded)
+
+
+def _announced(request: web.BaseRequest) -> int:
+    try:
+        return request.content_length or 0
+    except ValueError as error:  # thousands of zeros before it
+        raise InvalidRequest("Content-Length has too many digits") from error
 
 
 def _is_json(media_type: str) -> bool:

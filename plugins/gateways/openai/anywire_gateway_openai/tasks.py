@@ -43,7 +43,7 @@ _EMBEDDING = Form(takes=EmbeddingRequest, gives=answer_types.EmbeddingList, also
 
 
 class TaskHandlers:
-    """What answers the POST endpoints. A client that goes away cancels its task: aiohttp cancels the handler then."""
+    """What answers the POST endpoints. A client that goes away cancels its task: its connection cancels the handler."""
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ def read_target(url: str) -> Target:
     if default is None or not parts.hostname:
         raise ValueError("it is no http:// or https:// address")
     host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
-    port = parts.port or default
+    port = default if parts.port is None else parts.port
     shown = f"[{host}]" if ":" in host else host
     credentials = ""
     if parts.username or parts.password:
@@ -67,7 +67,7 @@ class Addresses:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int], tuple[float, deque[AddrInfoType]]] = {}
-        self._asking: dict[tuple[str, int], asyncio.Task[list[AddrInfoType]]] = {}
+        self._asking: dict[tuple[str, int], asyncio.Task[deque[AddrInfoType]]] = {}
 
     async def of(self, host: str, port: int) -> list[AddrInfoType]:
         """Raises ``OSError`` for a name that is not known."""
@@ -82,15 +82,15 @@ class Addresses:
         if until <= loop.time():
             asking = self._asking.get(name)
             if asking is None:
-                asking = self._asking[name] = asyncio.create_task(_look_up(host, port))
+                asking = self._asking[name] = asyncio.create_task(_found(host, port))
                 asking.add_done_callback(functools.partial(self._learn, name))
             try:
-                await asyncio.shield(asking)  # others may wait for it too
+                known = await asyncio.shield(asking)  # others may wait for it too
             except asyncio.CancelledError:
-                if asking.cancelled():
+                task = asyncio.current_task()
+                if asking.cancelled() and not (task is not None and task.cancelling()):
                     raise Closed("the client is closed") from None
                 raise
-            known = self._known[name][1]
         known.rotate(-1)
         return list(known)
 
@@ -98,13 +98,17 @@ class Addresses:
         for asking in self._asking.values():
             asking.cancel()
 
-    def _learn(self, name: tuple[str, int], asking: asyncio.Task[list[AddrInfoType]]) -> None:
+    def _learn(self, name: tuple[str, int], asking: asyncio.Task[deque[AddrInfoType]]) -> None:
         self._asking.pop(name, None)
         if asking.cancelled() or asking.exception() is not None:
             return
         if len(self._known) >= MAX_NAMES:
             self._known.clear()
-        self._known[name] = asyncio.get_running_loop().time() + REMEMBERED, deque(asking.result())
+        self._known[name] = asyncio.get_running_loop().time() + REMEMBERED, asking.result()
+
+
+async def _found(host: str, port: int) -> deque[AddrInfoType]:
+    return deque(await _look_up(host, port))
 
 
 async def _look_up(host: str, port: int) -> list[AddrInfoType]:

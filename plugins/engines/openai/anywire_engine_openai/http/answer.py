@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from anywire_engine_openai.http.codings import decoders
+import asyncio
+
+from anywire_engine_openai.http.codings import Decoder, decoders
 from anywire_engine_openai.http.connection import Connection, Head
 from anywire_engine_openai.http.faults import NoHttp
 
@@ -17,8 +19,7 @@ class Answer:
         self.read = connection.read
         make = decoders().get(self.header("content-encoding").strip().lower())
         if make is not None:
-            self._connection, self._decoder = connection, make()
-            self.read = self._read_decoded
+            self.read = _Decoded(connection, make()).read
 
     def header(self, name: str) -> str:
         return self.headers.get(name, "")
@@ -32,18 +33,30 @@ class Answer:
         """Without its parameters."""
         return self.header("content-type").partition(";")[0].strip().lower()
 
-    async def _read_decoded(self, limit: float) -> bytes:
+
+class _Decoded:
+    """The body of an answer in a coding. Beside the answer, which would be in a cycle with its own method."""
+
+    def __init__(self, connection: Connection, decoder: Decoder) -> None:
+        self._connection, self._decoder = connection, decoder
+        self._may_have_more, self._is_empty = False, True
+
+    async def read(self, limit: float) -> bytes:
         while True:
+            if self._may_have_more:  # few bytes may stand for many, and others are to get their turns between these
+                await asyncio.sleep(0)
             try:
                 piece = self._decoder.take()
             except Exception as error:
                 raise NoHttp(f"its answer is not encoded as it says: {error}") from error
+            self._may_have_more = bool(piece)
             if piece:
                 return piece
             data = await self._connection.read(limit)
             if data:
+                self._is_empty = False
                 self._decoder.give(data)
-            elif self._decoder.has_ended:
+            elif self._decoder.has_ended or self._is_empty:
                 return b""
             else:
                 raise NoHttp("the encoding of its answer has no end")

@@ -169,16 +169,24 @@ class Client:
         self._origins[connection] = origin
         loop = asyncio.get_running_loop()
         try:
-            if origin.is_tls:
-                context = self._tls or default_context()
-                name = origin.host.removesuffix(".")
-                await loop.create_connection(lambda: connection, sock=connected, ssl=context, server_hostname=name)
-            else:
-                await loop.create_connection(lambda: connection, sock=connected)
+            wire, _ = await loop.create_connection(lambda: connection, sock=connected)
         except BaseException:
             self._origins.pop(connection, None)
             connected.close()
             raise
+        if not origin.is_tls:
+            return connection
+        # Its own step, so that what ends it ends the wire too: the socket is the wire's to close.
+        context, name = self._tls or default_context(), origin.host.removesuffix(".")
+        try:
+            secured = await loop.start_tls(wire, connection, context, server_hostname=name)
+            if secured is None or not connection.is_usable:
+                raise ConnectionAbortedError("it was ended before TLS was there")
+        except BaseException:
+            self._origins.pop(connection, None)
+            wire.abort()
+            raise
+        connection.connection_made(secured)
         return connection
 
     def _keep_cookies(self, url: str, host: str, head: Head) -> None:

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 OUT_STEP = 64 * 1024
 """Bytes of a piece."""
+MAX_EMPTY = 16
+"""Members, or frames, in a row that stand for nothing."""
 
 
 class Decoder(Protocol):
@@ -43,6 +45,7 @@ class _Zlib:
         self._begun = False
         self._data = b""
         self._has_more = False
+        self._empty = 0
 
     def give(self, data: bytes) -> None:
         self._data, self._has_more = data, True
@@ -57,11 +60,13 @@ class _Zlib:
                 if not self._gzip or not self._data:
                     break
                 self._decoder = zlib.decompressobj(16 + zlib.MAX_WBITS)
+                self._empty = _one_more(self._empty)
             piece = self._decoder.decompress(self._data, OUT_STEP)
             self._data = self._decoder.unused_data if self._decoder.eof else self._decoder.unconsumed_tail
             # A full piece may not be all of it, although all of the input was taken.
             self._has_more = bool(self._data) or len(piece) == OUT_STEP
             if piece:
+                self._empty = 0
                 return piece
         return b""
 
@@ -76,6 +81,7 @@ class _Zstd:
         self._decoder = self._make()
         self._data = b""
         self._has_more = False
+        self._empty = 0
 
     def give(self, data: bytes) -> None:
         self._data, self._has_more = data, True
@@ -86,16 +92,25 @@ class _Zstd:
                 if not self._data:
                     break
                 self._decoder = self._make()
+                self._empty = _one_more(self._empty)
             piece: bytes = self._decoder.decompress(self._data, max_length=OUT_STEP)
             self._data = self._decoder.unused_data if self._decoder.eof else b""
             self._has_more = bool(self._data) or not (self._decoder.eof or self._decoder.needs_input)
             if piece:
+                self._empty = 0
                 return piece
         return b""
 
     @property
     def has_ended(self) -> bool:
         return bool(self._decoder.eof)
+
+
+def _one_more(empty: int) -> int:
+    """The count of members without content, as they cost the most to read. Raises ``ValueError`` for too many."""
+    if empty >= MAX_EMPTY:
+        raise ValueError(f"more than {MAX_EMPTY} parts in a row without content")
+    return empty + 1
 
 
 class _Brotli:

@@ -26,6 +26,8 @@ _WANTED = {
     name.encode(): name for name in ("content-type", "content-encoding", "location", "retry-after", "retry-after-ms")
 }
 _NO_BODY = (204, 304)
+_INTERIM_WITHOUT_BODY = (100, 102, 103)
+"""Those of which the parser knows it."""
 
 
 class Head(NamedTuple):
@@ -165,14 +167,17 @@ class Connection(asyncio.Protocol):
             self._end(NoHttp(f"its answer has more than {MAX_BARREN_BYTES} bytes beside its body"))
 
     def eof_received(self) -> None:
-        if self._ends_with_connection and not self._complete:
+        if self._complete:
+            return
+        if self._ends_with_connection:
             self._complete = True
             self._tell()
+        else:
+            self._end(self._ended("it was ended there"))  # not only once all of the request went out
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._fault is None:
-            self._fault = Closed(str(exc) if exc is not None else "it was ended there")
-            self._fault.was_idle = self._is_kept and not self._heard
+            self._fault = self._ended(str(exc) if exc is not None else "it was ended there")
         self._stop_watching()
         del self._parser  # each has the other
         self._owner.lost(self)
@@ -190,7 +195,7 @@ class Connection(asyncio.Protocol):
             raise NoHttp("a head that is too large")
         if self._head is not None:
             return  # a trailer
-        name = name.lower()
+        name = name.lower().rstrip()  # the parser takes a space before the colon
         if name in _WANTED:
             self._fields.setdefault(_WANTED[name], value.decode("latin-1"))
         elif name == b"transfer-encoding":
@@ -204,6 +209,8 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         self._count = 0
         if 100 <= status < 200 and status != 101:
+            if (self._transfer_coding or self._has_length) and status not in _INTERIM_WITHOUT_BODY:
+                raise NoHttp("an interim answer with a body")
             self._is_interim = True
             self._fields, self._cookies = {}, []
             self._transfer_coding, self._has_length = b"", False
@@ -247,7 +254,12 @@ class Connection(asyncio.Protocol):
 
     async def _wait(self, limit: float) -> None:
         if self._fault is not None:
-            raise self._fault
+            # Once raised it holds all that it ran through, the request and this connection too.
+            fault, self._fault = self._fault, Closed("it has ended")
+            try:
+                raise fault
+            finally:
+                del fault
         if limit:
             self._limit = limit
             self._watch(self._loop.time() + limit)
@@ -265,7 +277,8 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         self._left = False
-        if self.is_for_one or not self._keeps or not self.is_usable:
+        # An answer may come before all of its request went out, and the next request would wait behind the rest.
+        if self.is_for_one or not self._keeps or not self.is_usable or self._has_unsent():
             self.close()
             return
         if self._is_paused:
@@ -274,6 +287,14 @@ class Connection(asyncio.Protocol):
         self._is_kept = True
         self._watch(self._loop.time() + KEEP_ALIVE)
         self._owner.keep(self)
+
+    def _ended(self, why: str) -> Closed:
+        closed = Closed(why)
+        closed.was_idle = self._is_kept and not self._heard
+        return closed
+
+    def _has_unsent(self) -> bool:
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
 
     def _end(self, fault: Fault) -> None:
         if self._fault is None:

@@ -29,8 +29,12 @@ async def get(client: Client, url: str, headers: Mapping[str, str], secret: Coll
         if answer.status not in _REDIRECTS or not location:
             return answer
         answer.close()
-        there = urljoin(url, location)
-        if urlsplit(there)[:2] != urlsplit(url)[:2]:
+        try:
+            there = urljoin(url, location)
+            is_elsewhere = urlsplit(there)[:2] != urlsplit(url)[:2]
+        except ValueError as error:
+            raise Fault(f"a redirect to what is no address: {error}") from error
+        if is_elsewhere:
             headers = {name: value for name, value in headers.items() if name not in secret}
         url = there
     raise Fault(f"more than {MAX_REDIRECTS} redirects")

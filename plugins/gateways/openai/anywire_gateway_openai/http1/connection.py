@@ -7,6 +7,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 from aiohttp import StreamReader, web
@@ -57,6 +58,7 @@ class Connection(BaseProtocol):
     __slots__ = (
         "_ahead",
         "_ahead_at",
+        "_context",
         "_head",
         "_idle_until",
         "_is_last",
@@ -86,6 +88,8 @@ class Connection(BaseProtocol):
         """What has come behind it, and where in it the next request begins."""
         self._is_last = False
         """Whether no further request is served."""
+        self._context = copy_context()
+        """Each request runs in a copy of it, and sees nothing that one before it has set."""
         self._idle_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.proof: ConnectionProof
@@ -182,7 +186,7 @@ class Connection(BaseProtocol):
             if len(data) > until:
                 self._ahead, self._ahead_at = (data, until) if head.keep_alive else (b"", 0)
         self._request = request = ServedRequest(head, body, self, self._loop, self._peer, self._tls)
-        task = _started(self._loop, self._serve(request))
+        task = _started(self._loop, self._serve(request), self._context.copy())
         if self._request is request:
             self.task = task  # it may have begun at once, and ended
 
@@ -246,8 +250,11 @@ class Connection(BaseProtocol):
                     await request.content.readany()
 
     async def _fail(self, request: ServedRequest, error: Exception) -> None:
-        """Answer a fault behind the handler, which answers its own."""
+        """Answer a fault behind the handler, which answers its own. Where a part of its answer is out, the end of the
+        connection tells that it is not whole."""
         response = error_response(as_anywire(error))
+        if request.writer.output_size:
+            return
         response.headers[HEADER] = request_id(None)
         response.force_close()
         with contextlib.suppress(ConnectionError):
@@ -271,7 +278,7 @@ class Connection(BaseProtocol):
     def _await_request(self) -> None:
         self._idle_until = self._loop.time() + self._owner.idle_timeout
         if self._timer is None:
-            self._timer = self._loop.call_at(self._idle_until, self._look)
+            self._timer = self._loop.call_at(self._idle_until, self._look, context=self._context)
 
     def _look(self) -> None:
         """Close a connection that has waited too long for a request, or for the rest of its head."""
@@ -279,7 +286,7 @@ class Connection(BaseProtocol):
         if self._request is not None or self.transport is None:
             return
         if self._loop.time() < self._idle_until:
-            self._timer = self._loop.call_at(self._idle_until, self._look)
+            self._timer = self._loop.call_at(self._idle_until, self._look, context=self._context)
         else:
             self._is_last = True
             self.transport.close()
@@ -293,7 +300,7 @@ class Connection(BaseProtocol):
             self._resume_reading_for_buffer()
         self.transport = None
         self._forget()
-        self._owner.hand_over(self, transport, data)
+        self._context.run(self._owner.hand_over, self, transport, data)
 
     def _forget(self) -> None:
         """What would keep this object."""
@@ -304,8 +311,8 @@ class Connection(BaseProtocol):
             self._timer = None
 
 
-def _started(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """A task for ``work``, which begins at once where Python can do that."""
+def _started(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
+    """A task for ``work`` in ``context``, which begins at once where Python can do that."""
     if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, eager_start=True)
-    return loop.create_task(work)
+        return asyncio.Task(work, loop=loop, context=context, eager_start=True)
+    return loop.create_task(work, context=context)

@@ -12,6 +12,8 @@ MAX_HEAD_BYTES = 8190
 """Of a head that is served here; aiohttp takes as much for a single line."""
 MAX_FIELDS = 128
 """Headers, as aiohttp bounds them."""
+MAX_LENGTH_DIGITS = 20
+"""Of a body's length: zeros may stand before it, and Python makes no number of thousands of digits."""
 METHODS = {each.encode(): each for each in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 VERSIONS = {"1.1": HttpVersion11, "1.0": HttpVersion10}
 SERVED_ELSEWHERE = frozenset({"transfer-encoding", "upgrade", "sec-websocket-key1"})
@@ -82,10 +84,12 @@ class HeadReader:
         ):
             return None
         headers = CIMultiDictProxy(CIMultiDict(fields))
-        if len(names) < len(fields) and any(len(headers.getall(each, ())) > 1 for each in SINGLE):
+        length = headers.get(_CONTENT_LENGTH, "")
+        if len(length) > MAX_LENGTH_DIGITS or (
+            len(names) < len(fields) and any(len(headers.getall(each, ())) > 1 for each in SINGLE)
+        ):
             return None
         self._fields, self._target, self._start = [], b"", None
-        length = headers.get(_CONTENT_LENGTH)
         return Head(method, target.decode(), version, start[2], headers, int(length) if length else 0)
 
     def pass_over(self, body: bytes) -> None:
