@@ -11,7 +11,8 @@ the health of agents, events, metrics and the gateways go by what stands here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, cast, get_args
+from copy import copy
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 import msgspec
 
@@ -27,6 +28,8 @@ Blamed = Literal["", "agent", "link", "model"]
 """What an error counts against: nothing, the agent, the link to it, or the one model of the agent that was asked."""
 Concerned = Literal["", "model"]
 """What an agent says its error is of: itself, or the model that was asked alone, while its others may be well."""
+
+Failure = TypeVar("Failure", bound=Exception)
 
 MAX_MEMBERS_BYTES = 16 * 1024
 """Bytes of what an engine said beside its error; longer ones are left out."""
@@ -362,6 +365,15 @@ class WireError(msgspec.Struct, frozen=True, omit_defaults=True):
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(WireError)
 _ORIGINS = frozenset(get_args(Origin))
+
+
+def another(error: Failure) -> Failure:
+    """One that says the same, for the next one who asks. An error that was raised refers to all that its readers have,
+    and whoever keeps it among that keeps a large request until the next look for cycles."""
+    try:
+        return copy(error)
+    except Exception:  # a plugin's own, which is made in another way
+        return error
 
 
 def to_wire(error: AnywireError) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from anywire.errors import AnywireError
+from anywire.errors import AnywireError, another
 from anywire.messages import Chunk, Progress
 from anywire.stages import Stages
 
@@ -175,7 +175,11 @@ class TaskStream:
         """Until something can be read; False at the end."""
         while not self._buffer and not (or_progress and self._is_news):
             if self._error is not None:
-                raise self._error
+                error, self._error = self._error, another(self._error)
+                try:
+                    raise error
+                finally:
+                    del error  # it refers to this frame
             if self._ended:
                 return False
             self._waiter = asyncio.get_running_loop().create_future()
@@ -221,6 +225,7 @@ class TaskStream:
                 return False
         except Exception as error:
             waiter.set_exception(error)
+            del waiter  # the error refers to this frame
             return False
         if self._read is not None:
             self._read(self, 1)
@@ -230,7 +235,7 @@ class TaskStream:
         self._error = error
         self._wake()
         for follower in self.followers:
-            follower.fail(error)
+            follower.fail(another(error))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

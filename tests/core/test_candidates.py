@@ -182,3 +182,33 @@ def test_each_candidate_is_drawn_as_often_as_any_other() -> None:
     drawn = Counter(agent.agent_id for _ in range(2000) for agent in rest.sample(2, rng))
     assert set(drawn) == set("bcefg")
     assert all(700 < count < 900 for count in drawn.values()), drawn
+
+
+def test_an_order_that_is_made_while_another_one_lags_behind_is_the_same_as_that() -> None:
+    """Who is told of a slow start may ask for candidates before the new number of slots is in the order of loads."""
+    clock, told = SimulatedClock(), mock.Mock()
+    health = Health(clock, lambda subject: None, lambda agent_id, served: False, BreakerConfig())
+    registry = Registry(["wire"], [False], told, AwakeTime(clock), health, Counter(), slow_start=10.0)
+    one, both = OFFERED[0], OFFERED[1]
+
+    def report(name: str, offered: tuple[Offer, ...], slots: int) -> None:
+        registry.reported(0, name, 1, AgentStatus(name, 1, "ready", offers_text(offered), slots))
+
+    with mock.patch.object(groups, "FEW", 0):
+        for name in NAMES:
+            registry.joined(0, AgentInfo(name, 1, capabilities=("chat",)))
+            report(name, both if name == NAMES[-1] else one, 4)
+        clock.advance(5.0)
+        busy = registry.agent(NAMES[-1])
+        assert busy is not None
+        registry.acquire(busy)
+        assert [each.agent_id for each in registry.candidates(QueueKey("m1", "chat")).by_load()] == list(NAMES)
+        asked: list[AgentView] = []
+        alone = QueueKey("m2", "chat")
+        told.slow_start.side_effect = lambda agent, given: asked.extend(registry.candidates(alone).by_load())
+        report(NAMES[-1], both, 2)
+        assert asked == [busy]
+        registry.release(busy)
+        registry.acquire(busy)
+        assert list(registry.candidates(alone).by_load()) == [busy]
+        assert [each.agent_id for each in registry.candidates(QueueKey("m1", "chat")).by_load()] == list(NAMES)

@@ -72,7 +72,7 @@ def test_what_does_not_import_ahead_is_told_when_it_is_needed_and_the_rest_is_im
     assert "not this one" not in done.stderr
 
 
-@pytest.mark.parametrize("line", ["", json.dumps({IMPORTS: []}) + "\n"])
+@pytest.mark.parametrize("line", ["", json.dumps({IMPORTS: []}) + "\n", json.dumps({IMPORTS: ["json"]})[:-4]])
 def test_one_that_never_gets_its_configuration_says_so(line: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "anywire.roles.process", "agent"],
@@ -107,6 +107,23 @@ async def test_one_that_ends_before_its_configuration_comes_has_not_started(monk
         process = await made.start("agent", ALONE, "one")
         with pytest.raises(LaunchFailed, match="it cannot be"):
             await expect(process.ready(), "it is told")
+    finally:
+        await made.close()
+
+
+async def test_one_that_was_ended_before_its_configuration_comes_is_started_anew() -> None:
+    made = launcher()
+    told: list[None] = []
+    try:
+        await made.prepare("agent", "one")
+        (prepared,) = made._processes
+        await expect(_running(prepared), "it runs", START_PATIENCE)
+        psutil.Process(prepared.pid).kill()
+        await expect(prepared.ended(), "its end is seen", START_PATIENCE)
+        process = await made.start("agent", ALONE, "one", lambda: told.append(None))
+        await expect(process.ready(), "another one is ready", START_PATIENCE)
+        assert process.pid
+        assert told
     finally:
         await made.close()
 

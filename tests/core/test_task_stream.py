@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +14,7 @@ from tests.long_form import examples
 
 from anywire import errors
 from anywire.messages import Chunk
+from anywire.pipeline.tasks.following import Follower
 from anywire.task_stream import TaskStream
 
 
@@ -166,3 +170,82 @@ def test_each_chunk_is_read_once_and_in_order(steps: list[str]) -> None:
         assert sum(read) == pushed + 1
 
     asyncio.run(run())
+
+
+class _Large:
+    """Stands for the body of a request that a reader holds."""
+
+
+async def test_readers_that_got_an_error_end_with_it_and_not_with_the_next_look_for_cycles() -> None:
+    held: list[weakref.ref[_Large]] = []
+
+    async def reads(stream: TaskStream, how: str) -> None:
+        body = _Large()
+        held.append(weakref.ref(body))
+        if how == "take_passing":
+            await stream.take_passing(lambda chunks: True)
+        elif how == "follow":
+            async for _ in Follower(stream):
+                pass
+        else:
+            await getattr(stream, how)()
+
+    gc.disable()
+    try:
+        for how in ("take", "result", "step", "take_passing", "follow"):
+            for late in (False, True)[how == "follow" :]:
+                stream, _ = stream_of()
+                reading = asyncio.create_task(reads(stream, how))
+                if late:
+                    await asyncio.sleep(0)
+                stream.fail(errors.EngineFailed("broken"))
+                if not late:
+                    await asyncio.sleep(0)
+                with contextlib.suppress(errors.EngineFailed):
+                    await reading
+                del reading, stream
+        await asyncio.sleep(0)  # what woke this test has the last reader
+        assert [each() for each in held] == [None] * 9
+    finally:
+        gc.enable()
+
+
+async def test_who_reads_on_after_an_error_gets_it_again() -> None:
+    class Own(errors.TaskError):
+        def __init__(self, one: int, two: int) -> None:
+            super().__init__(f"{one}, {two}", detail_code="x")
+
+    for error in (errors.EngineFailed("broken", status=503, agent_id="a"), Own(1, 2)):
+        stream, _ = stream_of()
+        stream.fail(error)
+        for _ in range(3):
+            with pytest.raises(type(error)) as raised:
+                await stream.take()
+            assert (str(raised.value), vars(raised.value)) == (str(error), vars(error))
+
+
+async def test_a_reader_that_raises_at_a_chunk_ends_with_that() -> None:
+    held: list[weakref.ref[_Large]] = []
+
+    async def reads(stream: TaskStream) -> None:
+        body = _Large()
+        held.append(weakref.ref(body))
+
+        def pass_on(chunks: list[Chunk]) -> bool:
+            raise ConnectionResetError(f"no room for {len(chunks)}")
+
+        await stream.take_passing(pass_on)
+
+    gc.disable()
+    try:
+        stream, _ = stream_of()
+        reading = asyncio.create_task(reads(stream))
+        await asyncio.sleep(0)
+        stream.push(chunk(0))
+        with contextlib.suppress(ConnectionResetError):
+            await reading
+        del reading
+        await asyncio.sleep(0)
+        assert held[0]() is None
+    finally:
+        gc.enable()

@@ -27,7 +27,7 @@ def shown(of: typer.Typer, *arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def anywire(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+def anywire(*arguments: str, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command as a user starts it; its last line names the modules of those above that it has imported."""
     code = (
         "import sys\nfrom anywire.cli import main\n"
@@ -37,7 +37,7 @@ def anywire(*arguments: str, path: Path | None = None) -> subprocess.CompletedPr
     folders = [str(path)] if path is not None else []
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([*folders, *filter(None, sys.path)])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*folders, *filter(None, sys.path)]), **environment},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -118,3 +118,21 @@ def test_commands_of_a_plugin_that_do_not_load_keep_nobody_else_from_theirs(stra
     named = anywire("broken", path=strangers)
     assert named.returncode == 1
     assert "error: the command 'broken' of theirs 1.0 does not load: RuntimeError: not" in named.stderr
+
+
+def test_commands_whose_options_cannot_be_read_keep_nobody_else_from_theirs(tmp_path: Path) -> None:
+    package = tmp_path / "odd-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[anywire.commands]\nodd = odd_commands:app\n")
+    (tmp_path / "odd_commands.py").write_text(
+        "import typer\napp = typer.Typer(help='Odd.')\n@app.command()\ndef one(what: int | str): '''One.'''\n"
+    )
+    mistyped = anywire("serv", path=tmp_path)
+    assert mistyped.returncode == 2, mistyped.stderr
+    assert "left out: the command 'odd' of odd 1.0 does not load: AssertionError" in mistyped.stderr
+    asked = anywire(
+        path=tmp_path, _ANYWIRE_COMPLETE="complete_bash", COMP_WORDS="anywire ser", COMP_CWORD="1"
+    )  # fmt: skip
+    assert "serve" in asked.stdout.split()
+    assert not asked.stderr, "it would stand in the line that somebody types"

@@ -182,3 +182,18 @@ async def test_both_ends_of_a_link_look_after_a_message_and_sleep_then(dds_domai
 def test_an_impossible_time_is_refused(value: float) -> None:
     with pytest.raises(ConfigError, match="busy_poll"):
         Plugins().create("transports", "dds", {"busy_poll": value})
+
+
+async def test_where_a_system_cannot_let_others_go_first_the_loop_looks_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr("os.sched_yield", raising=False)
+    machine = Machine()
+    poll = BusyPoll(
+        SECONDS, clock=lambda: machine.now, core_time=lambda: machine.core_time, on_battery=lambda: False
+    )  # fmt: skip
+    poll.received()
+    await machine.wait(0.9 * SECONDS)
+    assert poll.looks()
+    await machine.wait(0.2 * SECONDS)
+    assert not poll.looks()

@@ -243,7 +243,7 @@ class LocalLauncher(Launcher):
         needs_posix(f"the launcher {self.name}")
         line = config.model_dump_json()
         prepared = self._prepared.pop((role, name), None)
-        if prepared is not None:
+        if prepared is not None and not prepared.is_over:
             prepared.go_on(line, changed)
             return prepared
         process = LocalProcess(name, self._command(role, name), line, changed, self.logged)

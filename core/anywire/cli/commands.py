@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anywire.cli import shell
 from anywire.cli.plugin_commands import with_fleet
 from anywire.errors import PluginError
 from anywire.printable import escaped
@@ -75,14 +76,15 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
 
 
 def whole_app() -> typer.Typer:
-    """All commands with all of their options. A plugin's commands that do not load are left out, and told of."""
+    """All commands with all of their options. A plugin's commands that do not load, or whose options cannot be read,
+    are left out, and told of."""
     app = _root()
     for word in COMMANDS:
         _add(app, word, _command(word))
     for point in _points():
-        found = _or_told(point)
+        found = _or_told(point, with_options=True)
         if found is not None:
-            _add(app, point.name, with_fleet(found))
+            _add(app, point.name, found)
     return app
 
 
@@ -151,11 +153,13 @@ def _points() -> list[EntryPoint]:
     return sorted(found, key=lambda point: point.name)
 
 
-def _plugin_app(point: EntryPoint) -> typer.Typer:
+def _plugin_app(point: EntryPoint, *, with_options: bool = False) -> typer.Typer:
     try:
         app = point.load()
         if not isinstance(app, typer.Typer):
             raise TypeError(f"{point.value} is no typer app")
+        if with_options:
+            typer.main.get_group(with_fleet(app))  # reads them all
         return app
     except Exception as error:
         whose = f" of {point.dist.name} {point.dist.version}" if point.dist is not None else ""
@@ -164,11 +168,12 @@ def _plugin_app(point: EntryPoint) -> typer.Typer:
         ) from error
 
 
-def _or_told(point: EntryPoint) -> typer.Typer | None:
+def _or_told(point: EntryPoint, *, with_options: bool = False) -> typer.Typer | None:
     try:
-        return _plugin_app(point)
+        return _plugin_app(point, with_options=with_options)
     except PluginError as error:
-        print(f"left out: {escaped(str(error))}", file=sys.stderr)
+        if not shell.is_asked():  # what is printed would stand in the line that somebody types
+            print(f"left out: {escaped(str(error))}", file=sys.stderr)
         return None
 
 

@@ -29,7 +29,7 @@ def inherited_config() -> Config:
     name modules to import until it comes (`anywire.launcher.IMPORTS`). Raises `ConfigError` when there is none."""
     end_with_parent()
     line = sys.stdin.buffer.readline()
-    if line.startswith(_IMPORTS_LINE):
+    if line.startswith(_IMPORTS_LINE) and line.endswith(b"\n"):
         for name in json.loads(line)[IMPORTS]:
             # Whoever needs it imports it again, and says what is wrong with it.
             with contextlib.suppress(Exception):

@@ -93,11 +93,12 @@ class Orders:
         return self._loads
 
     def sorted(self, members: Iterable[Member]) -> list[Place]:
-        """In the order of their loads, which is kept from now on."""
+        """In the order of their loads, which is kept from now on. Who has a place in another order has the same one
+        here: they are brought in line with its load together."""
         self.kept = True
         places = []
         for member in members:
-            member.place = place = _place(member.view)
+            member.place = place = member.place or _place(member.view)
             places.append(place)
         places.sort()
         return places

@@ -84,14 +84,20 @@ class Admission:
             only = QueueKey(submission.model, submission.kind, demand.needs)
             error = self.unknown(only, submission.caller)
             if error is not None:
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # it refers to this frame
             return (only,)
         named = (submission.model, *demand.models)
         keys = [QueueKey(model, submission.kind, demand.needs) for model in dict.fromkeys(named)]
         unknown = [self.unknown(key, submission.caller) for key in keys]
         known = tuple(key for key, error in zip(keys, unknown, strict=True) if error is None)
         if not known and unknown[0] is not None:
-            raise unknown[0]
+            try:
+                raise unknown[0]
+            finally:
+                unknown.clear()  # it refers to this frame
         return known
 
     def unknown(self, key: QueueKey, caller: Caller) -> AnywireError | None:

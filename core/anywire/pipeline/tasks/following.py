@@ -62,7 +62,10 @@ class Follower(AsyncGenerator[Chunk, None]):
             if self._ended:
                 error, self._error = self._error, None
                 if error is not None:
-                    raise error
+                    try:
+                        raise error
+                    finally:
+                        del error  # it refers to this frame
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
             try:

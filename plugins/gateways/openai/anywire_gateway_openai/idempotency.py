@@ -20,7 +20,7 @@ import msgspec
 from multidict import istr
 
 from anywire.background import key_reused
-from anywire.errors import AnywireError, StreamCorrupted
+from anywire.errors import AnywireError, StreamCorrupted, another
 from anywire.messages import Chunk
 from anywire.task_stream import TaskStream
 
@@ -69,7 +69,7 @@ class SharedAnswer:
         while reader.position >= len(self._chunks):
             self._check_alone(reader)
             if self.error is not None:
-                raise self.error
+                raise another(self.error)
             if self.is_whole:
                 return []
             if self._reading is None:
@@ -107,7 +107,7 @@ class SharedAnswer:
                 if not chunks:
                     raise StreamCorrupted("the stream ended without its final chunk", phase="streaming")
             except Exception as error:
-                self.error = error
+                self.error = error.with_traceback(None)
                 break
             self._chunks += chunks
             self.size += sum(sum(map(len, chunk.deltas)) + len(chunk.extra) + 200 for chunk in chunks)

@@ -109,6 +109,7 @@ class StreamedAnswer:
             cancel(fault.message)
             request[ERROR] = error_code(fault)
             data = failed(fault)
+            del fault  # it refers to this frame
         finally:
             self.close()
         await self.write(data, last=True)

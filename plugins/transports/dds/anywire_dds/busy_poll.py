@@ -43,7 +43,8 @@ def on_battery() -> bool:
 
 
 def _others_first() -> None:
-    os.sched_yield()
+    if hasattr(os, "sched_yield"):  # some systems have none
+        os.sched_yield()
 
 
 class BusyPoll:

@@ -265,6 +265,7 @@ class ResponseHandler:
             stream.cancel(fault.message)
             request[ERROR] = error_code(fault)
             data = events.failed(fault)
+            del fault  # it refers to this frame
         finally:
             answer.close()
         await answer.write(data, last=True)
