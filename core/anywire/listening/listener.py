@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import ipaddress
 import logging
 import socket
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +16,7 @@ from anywire.errors import ConfigError
 from anywire.listening.handshakes import Handshakes
 from anywire.this_system import needs_posix
 from anywire.transport_tools.accepting import stop_accepting
+from anywire.transport_tools.unix_socket import UnixSocket
 
 if TYPE_CHECKING:
     from anywire.listening.certificates import ServerCertificate
@@ -58,7 +57,7 @@ class Listener:
         self._certificate: ServerCertificate | None = None
         self.certificate_reloaded: Callable[..., object] = lambda error: None
         """See `anywire.listening.certificates.ServerCertificate.reloaded`; to be set before `open`."""
-        self._own_socket: tuple[int, int] | None = None
+        self._own_socket: UnixSocket | None = None
         self.host, self.port = "", 0
         """Where it listens, known after `open`; an empty host where it does so on a Unix socket alone."""
         self.address = ""
@@ -82,11 +81,8 @@ class Listener:
         await stop_accepting(*servers)
         if self._handshakes is not None:
             self._handshakes.stop()
-        if self._own_socket is not None and self._unix is not None:
-            with contextlib.suppress(FileNotFoundError):
-                status = self._unix.lstat()
-                if (status.st_dev, status.st_ino) == self._own_socket:
-                    self._unix.unlink()
+        if self._own_socket is not None:
+            self._own_socket.remove()
             self._own_socket = None
 
     async def close(self) -> None:
@@ -130,9 +126,9 @@ class Listener:
         return await _bound(self._host, 0, self._reuse_port)
 
     async def _open_unix(self, path: Path) -> None:
-        listening, self._own_socket = _bound_unix(self._name, path)
+        self._own_socket = own = _bound_unix(self._name, path)
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_unix_server(self._factory, sock=listening, backlog=BACKLOG))
+        self._servers.append(await loop.create_unix_server(self._factory, sock=own.socket, backlog=BACKLOG))
         self.address = self.address or _unix_address(path)
 
     def _cannot_listen(self, port: int, error: OSError) -> ConfigError:
@@ -172,46 +168,19 @@ def _unix_address(path: Path) -> str:
     return f"unix:{path.absolute()}"
 
 
-def _bound_unix(server: str, path: Path) -> tuple[socket.socket, tuple[int, int]]:
-    """A Unix socket of mode 0600 that listens at ``path``, and what tells its file from another of that name. Raises
-    `ConfigError`."""
+def _bound_unix(server: str, path: Path) -> UnixSocket:
+    """Raises `ConfigError`."""
     where = f"{server} cannot listen on the Unix socket {path}"
     needs_posix("a Unix socket (server.unix)")
-    listening = socket.socket(socket.AF_UNIX)
     try:
-        _remove_stale(where, path)
-        listening.bind(str(path))
-        path.chmod(0o600)  # nobody can connect before it listens
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
-        status = path.lstat()
+        return UnixSocket(path)
+    except FileExistsError as error:
+        raise ConfigError(f"{where}: {error.strerror}; remove it or set another server.unix") from error
     except OSError as error:
-        listening.close()
-        raise ConfigError(f"{where}: {error.strerror or error}") from error
-    except ConfigError:
-        listening.close()
-        raise
-    return listening, (status.st_dev, status.st_ino)
-
-
-def _remove_stale(where: str, path: Path) -> None:
-    """Remove the socket of a process that has ended. Raises `ConfigError` for one that lives, and for what is no
-    socket."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise ConfigError(f"{where}: a file is there that is no socket; remove it or set another server.unix")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.setblocking(False)
-        try:
-            asking.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except BlockingIOError:
-            pass  # it listens, and its backlog is full
-    raise ConfigError(f"{where}: another process listens there; stop that one or set another server.unix")
+        what = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            what = "another process listens there; stop that one or set another server.unix"
+        raise ConfigError(f"{where}: {what}") from error
 
 
 def _reachable(host: str) -> str:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import os
 import socket
-import stat
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +13,7 @@ from anywire.builtin.tcp.channel import TcpChannel
 from anywire.builtin.tcp.config import Endpoint, TcpConfig, endpoint_of
 from anywire.transport import Plane
 from anywire.transport_tools import keep_dialling, listening_addresses, none_is_free, stop_accepting, takes_any_port
+from anywire.transport_tools.unix_socket import UnixSocket
 
 BACKLOG = 1024
 CONNECT_TIMEOUT = 5.0
@@ -28,7 +26,7 @@ class Listening:
     def __init__(self, new_channel: Callable[[str], TcpChannel]) -> None:
         self._new_channel = new_channel
         self._server: asyncio.Server | None = None
-        self._own_socket: tuple[Path, int, int] | None = None
+        self._own_socket: UnixSocket | None = None
         self.address = ""
         """Where it listens, known after `open`."""
 
@@ -51,12 +49,8 @@ class Listening:
         """Accept nothing any more. Safe to call twice."""
         server, self._server = self._server, None
         if self._own_socket is not None:
-            path, *inode = self._own_socket
+            self._own_socket.remove()
             self._own_socket = None
-            with contextlib.suppress(OSError):
-                found = path.lstat()
-                if [found.st_dev, found.st_ino] == inode:
-                    path.unlink()
         if server is not None:
             await stop_accepting(server)
 
@@ -65,11 +59,12 @@ class Listening:
         accepted = partial(self._new_channel, f"a peer at {address}")
         if not where.path:
             return await loop.create_server(accepted, where.host, where.port, backlog=BACKLOG)
-        listening, self._own_socket = _bound(Path(where.path))
+        self._own_socket = own = UnixSocket(Path(where.path))
         try:
-            return await loop.create_unix_server(accepted, sock=listening, backlog=BACKLOG)
+            return await loop.create_unix_server(accepted, sock=own.socket, backlog=BACKLOG)
         except BaseException:
-            listening.close()
+            own.socket.close()
+            own.remove()
             raise
 
 
@@ -106,40 +101,6 @@ class Dialling:
         else:
             _, channel = await loop.create_connection(lambda: self._new_channel(address), where.host, where.port)
         return channel
-
-
-def _bound(path: Path) -> tuple[socket.socket, tuple[Path, int, int]]:
-    """A Unix socket of mode 0600 at ``path``, where that of a process that has ended is removed, and what tells its
-    file from another one there. Raises `OSError`."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(errno.EEXIST, "a file is there that is no socket")
-        if _answers(path):
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX)
-    try:
-        listening.bind(str(path))
-        path.chmod(0o600)  # nobody can connect before it listens
-        listening.setblocking(False)
-        found = path.lstat()
-    except BaseException:
-        listening.close()
-        raise
-    return listening, (path, found.st_dev, found.st_ino)
-
-
-def _answers(path: Path) -> bool:
-    """Whether a process listens there, be it that its backlog is full."""
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.setblocking(False)
-        try:
-            asking.connect(str(path))
-        except ConnectionRefusedError:
-            return False
-        except BlockingIOError:
-            return True
-        return True
 
 
 def _meaning(error: OSError) -> str:
