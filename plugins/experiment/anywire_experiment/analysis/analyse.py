@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable
+from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable, values
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
 from anywire_experiment.analysis.measured import Measured, TenantRows
@@ -38,7 +38,6 @@ from anywire_experiment.arms import is_of_requests
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, effective_sample_size, share_over_blocks
-from anywire_experiment.statistics.samples import statistic_of
 
 __all__ = ["RawData", "analyse", "analysed", "differences"]
 
@@ -194,26 +193,27 @@ def _numbers(metric: Metric, blocks: Mapping[int, Measured], of: Mapping[int, ob
 
 def _metric(record: RawData, arm: str, workload: str, metric: Metric) -> MetricFigures:
     given = usable(record, arm, workload, metric)
-    of = statistic_of(record.plan.statistic)
-    values = {block: of(series) for block, series in given.items()}
+    by_block = values(record, arm, workload, metric)
     single = metric not in OF_REQUESTS
     percentiles = None
     if len(given) > 1 and not single and all(series.min() > 0 for series in given.values()):
-        percentiles = Percentiles(**{name: _percentile(record, given, name) for name in Percentiles.__struct_fields__})
+        of_all = {name: values(record, arm, workload, metric, name) for name in Percentiles.__struct_fields__}
+        percentiles = Percentiles(**{name: _percentile(record, given, name, found) for name, found in of_all.items()})
     return MetricFigures(
         unit=MEANINGS[metric].unit,
-        values=values,
+        values=by_block,
         samples=sum(series.size for series in given.values()),
         effective=sum(1.0 if single else effective_sample_size(series) for series in given.values()),
-        typical=typical(record.plan, metric, list(values.values())) if values else None,
+        typical=typical(record.plan, metric, list(by_block.values())) if by_block else None,
         percentiles=percentiles,
     )
 
 
-def _percentile(record: RawData, given: Usable, name: str) -> Valued | None:
-    if min(series.size for series in given.values()) < fewest_samples(name):
+def _percentile(record: RawData, given: Usable, name: str, of_all: Mapping[int, float]) -> Valued | None:
+    """None where one of the blocks that count has too few answers for it, or so many failures that it is one."""
+    if min(series.size for series in given.values()) < fewest_samples(name) or of_all.keys() != given.keys():
         return None
-    return geometric(record.plan, [statistic_of(name)(series) for series in given.values()])
+    return geometric(record.plan, list(of_all.values()))
 
 
 def _same_answers_of(record: RawData) -> list[SameAnswers]:

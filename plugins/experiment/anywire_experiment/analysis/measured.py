@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from anywire.fairness import Served, jain_index
 from anywire.stages import STAGES
-from anywire_experiment.analysis.sample_rows import Floats, column, in_time, waits_ms
-from anywire_experiment.plan import Metric
+from anywire_experiment.analysis.sample_rows import Floats, column, given_up, in_time, waits_ms
+from anywire_experiment.plan import OF_REQUESTS, Metric
 from anywire_experiment.record.cells import Cell, Event
 
 SPANS = {
@@ -35,6 +35,8 @@ FEWEST_TOKENS = 3
 """Tokens of a stream from which on it can be told whether they came one after the other."""
 MOMENT_NS = 50_000
 """Pieces that are less apart came at one moment: no engine takes less for a token."""
+
+_not_ok = pc.field("outcome") != "ok"
 
 CROSSING = ("wire and wake-up of the agent", "way back")
 """Spans between two processes' clocks, which compare under one boot only."""
@@ -68,12 +70,13 @@ class Measured:
     def __init__(self, cell: Cell, samples: pa.Table, workload: str) -> None:
         chosen = pc.and_(pc.equal(samples["workload"], workload), pc.equal(samples["phase"], "measured"))
         self.rows = samples.filter(chosen).sort_by([("intended_ns", "ascending"), ("index", "ascending")])
-        outcomes = self.rows["outcome"]
-        self.whole = self.rows.filter(pc.equal(outcomes, "ok"))
-        counted = pc.value_counts(outcomes.combine_chunks()).to_pylist()
-        self.failures = {each["values"]: int(each["counts"]) for each in counted if each["values"] != "ok"}
-        failed = self.rows.filter(pc.not_equal(outcomes, "ok"))
-        self.origins = Counter(origin for origin in failed["origin"].to_pylist() if origin)
+        self.given_up = int(given_up(self.rows).sum())
+        """Requests whose client went away by plan: neither answered nor failed."""
+        self.whole = self.rows.filter(pc.equal(self.rows["outcome"], "ok"))
+        self._failed = self.rows.filter(pa.array(~given_up(self.rows))).filter(_not_ok)
+        counted = pc.value_counts(self._failed["outcome"].combine_chunks()).to_pylist()
+        self.failures = {each["values"]: int(each["counts"]) for each in counted}
+        self.origins = Counter(origin for origin in self._failed["origin"].to_pylist() if origin)
         """How many failed by whose fault, of those for which somebody has said."""
         self.began_ns = cell.workloads[workload].began_ns if workload in cell.workloads else 0
         self.events = [each for each in cell.events if each.workload == workload]
@@ -95,6 +98,12 @@ class Measured:
         if metric not in self._series:
             self._series[metric] = self._measure(metric)
         return self._series[metric]
+
+    def lacking(self, metric: Metric) -> int:
+        """Requests that failed and so have no value of ``metric``; 0 for those of which a block has one number."""
+        if metric == "wait":
+            return self.failed - int(waits_ms(self._failed).size)
+        return self.failed if metric in OF_REQUESTS else 0
 
     def _measure(self, metric: Metric) -> Floats:
         match metric:
@@ -122,7 +131,8 @@ class Measured:
             case "recovery":
                 return self._recovery()
             case "failures":
-                return np.array([self.failed / self.requests]) if self.requests else np.array([])
+                asked_to_the_end = self.requests - self.given_up
+                return np.array([self.failed / asked_to_the_end]) if asked_to_the_end else np.array([])
             case "quality":
                 asked = self.exercises()
                 return np.array([column(asked, "right").astype(bool).mean()]) if asked.num_rows else np.array([])

@@ -15,7 +15,7 @@ from anywire_experiment.analysis.metrics import MEANINGS, default_metrics, measu
 from anywire_experiment.analysis.results import StreamShape
 from anywire_experiment.analysis.sample_rows import read_samples
 from anywire_experiment.arms import ALONE
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan import OF_REQUESTS, Metric, fewest_samples
 from anywire_experiment.record.cells import CELL, Cell, read_cell
 from anywire_experiment.record.folder import plan_of
 from anywire_experiment.record.storage import RecordError
@@ -81,6 +81,9 @@ class RawData:
         if cell.state != "completed":
             return f"the cell of {arm} failed"
         found = self._measured[block, arm][workload]
+        if metric in OF_REQUESTS and found.series(metric).size >= fewest_samples(self.plan.statistic):
+            share = f"{100 * found.failed / found.requests:.3g} %"
+            return f"{share} of the requests of {arm} failed, so that the {self.plan.statistic} of all lies among them"
         if metric == "notice":
             return f"{arm} never lost the agent" if found.fault() else f"{arm} had no fault"
         return f"{arm} has {found.whole.num_rows} whole answers with a {MEANINGS[metric].title}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from anywire_experiment.analysis.survivors import Bounds
 from anywire_experiment.statistics import Comparison, ShareComparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
 
@@ -44,8 +45,9 @@ class StreamShape(msgspec.Struct, frozen=True):
 
 
 class Percentiles(msgspec.Struct, frozen=True):
-    """Percentiles of the blocks, averaged (geometric mean), each with its interval over the blocks (studentised). None
-    is one for which a block has too few samples: 100 for p99, 20 for p95."""
+    """Percentiles of the blocks, averaged (geometric mean), each with its interval over the blocks (studentised). They
+    are of all requests: one that failed counts as slower than every answer. None is one for which a block has too few
+    answers (100 for p99, 20 for p95), or which lies among the failures of a block."""
 
     p50: Valued | None
     p90: Valued | None
@@ -200,6 +202,8 @@ class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     caution: list[str]
     shares: ShareComparison | None = None
     """Of a share that is judged by its difference, in the place of ``comparison``."""
+    bounds: Bounds | None = None
+    """What may have been of what is missing: failed requests, blocks. None where nothing is."""
 
 
 class SameAnswers(msgspec.Struct, frozen=True):

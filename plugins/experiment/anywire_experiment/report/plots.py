@@ -43,7 +43,7 @@ def of_workload(record: RawData, results: Results, workload: str, name: str) -> 
 
 
 def _intervals(results: Results, workload: str, name: str) -> Picture | None:
-    given = [each for each in results.comparisons if each.workload == workload and each.comparison is not None]
+    given = [each for each in results.comparisons if each.workload == workload and each.comparison and each.verdict]
     if not given:
         return None
     arm_looks = looks(results.arms)

@@ -49,20 +49,21 @@ def _compared(each: ComparisonFigures, results: Results) -> list[str]:
     metric = metric_of(each.metric)
     row = [each.candidate, meaning_of(metric).title]
     used = str(results.blocks - len(each.excluded))
-    if each.comparison is not None and each.verdict is not None:
+    said = each.verdict.words if each.verdict is not None else "not judged"
+    if each.comparison is not None:
         found = each.comparison
         changes = [percent_change(found.ratio), _valued(found.difference, metric)]
         tests = [p_value(found.p_different), p_value(found.adjusted_different), p_value(found.adjusted_equivalent)]
         robust = [percent_change(found.ratio_shift), _valued(found.shift, metric)]
-        return [*row, each.verdict.words, used, *changes, *tests, *robust]
-    if each.shares is not None and each.verdict is not None:
+        return [*row, said, used, *changes, *tests, *robust]
+    if each.shares is not None:
         shared = each.shares
         tests = [p_value(shared.p_different), p_value(shared.adjusted_different), p_value(shared.adjusted_equivalent)]
         apart = [_valued(shared.difference, metric), *tests, NONE, _valued(shared.shift, metric)]
-        return [*row, each.verdict.words, used, NONE, *apart]
+        return [*row, said, used, NONE, *apart]
     if each.difference is not None and each.shift is not None:
         differences = [_valued(each.difference, metric), NONE, NONE, NONE, NONE, _valued(each.shift, metric)]
-        return [*row, "not judged", used, NONE, *differences]
+        return [*row, said, used, NONE, *differences]
     return [*row, each.reason, used, *[NONE] * 7]
 
 
@@ -144,7 +145,8 @@ def failures(arms: list[ArmFigures]) -> Table:
             ]
             for each in arms
         ],
-        "Failed requests are in no figure but these. The interval of their share counts blocks and not requests, for "
+        "In all other figures of latency a failed request counts as slower than every answer. "
+        "The interval of their share counts blocks and not requests, for "
         "the requests of a block fail together: where none failed, its limit is the share of blocks that may fail "
         "without one of these having shown it.",
         frozenset({4}),
