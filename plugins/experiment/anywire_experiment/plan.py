@@ -38,6 +38,7 @@ import yaml
 from anywire.config_layers import File
 from anywire.errors import ConfigError
 from anywire_experiment.companions import Companion, label
+from anywire_experiment.objective import Objective
 from anywire_experiment.plan_files import with_files, with_plugins
 from anywire_experiment.validation import describe
 from anywire_experiment.workload import Positive, Workload
@@ -59,6 +60,7 @@ Metric = Literal[
     "throughput",
     "tokens_per_s",
     "goodput",
+    "attainment",
     "fairness",
     "notice",
     "recovery",
@@ -69,8 +71,9 @@ Metric = Literal[
 """``latency``: intended send to end of answer. ``ttft``: intended send to first token. ``itl``: time between tokens, of
 one stream. ``wait``: receipt by the orchestrator to sending to an agent, or to the deadline of a task that was not sent
 before. These four in ms; of each block the plan's ``statistic``. ``urgent_wait``: the mean of ``wait``, of the highest
-priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines, per second of the time
-in which requests came. ``fairness``: Jain's index of the tokens of tenants that waited (`Measured.jain`).
+priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines and the plan's
+objective, per second of the time in which requests came; ``attainment``: their share of all requests. ``fairness``:
+Jain's index of the tokens of tenants that waited (`Measured.jain`).
 ``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the registry losing the agent. ``recovery``: ms
 from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
 ``failures``: share of requests without a whole answer. ``quality``: share of exercises that were answered right, of all
@@ -176,10 +179,15 @@ class Plan(_Section):
     )
     network: Network | None = None
     workloads: dict[Name, Workload] = pydantic.Field(min_length=1)
+    objective: Objective | None = pydantic.Field(
+        None,
+        description="what an answer must hold to count for goodput and attainment: {ttft: 500 ms, itl: 50 ms, latency: "
+        "2 s}; empty: its deadline alone",
+    )
     metrics: tuple[Metric, ...] = pydantic.Field(
         (),
         description="what is judged; empty: latency, and ttft and itl of streams, throughput of closed loops, "
-        "notice, recovery and failures of faults",
+        "notice, recovery and failures of faults, attainment where there is an objective",
     )
     statistic: Literal["median", "mean", "p90", "p95", "p99"] = "median"
     margin: float = pydantic.Field(0.10, gt=0, lt=1, description="ratio below which a difference does not matter")
@@ -199,6 +207,8 @@ class Plan(_Section):
             labels = [each.label for each in self.factors[self.compared]] if self.factors else []
             if self.baseline not in labels:
                 raise ValueError(f"baseline: {self.baseline!r} is no level of {self.compared!r}: {', '.join(labels)}")
+        if "attainment" in self.metrics and self.objective is None:
+            raise ValueError("metrics: attainment is the share that holds the plan's `objective`: give one")
         partitioned = [name for name, each in self.workloads.items() if each.fault and each.fault.kind == "partition"]
         if partitioned and self.network is None and "network" not in self.factors:
             raise ValueError(f"workload {partitioned[0]!r} cuts the network, so the plan needs a `network`")

@@ -14,6 +14,7 @@ import numpy as np
 from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable, values
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
+from anywire_experiment.analysis.goodput import ObjectiveFigures, objective_figures
 from anywire_experiment.analysis.measured import Measured, TenantRows
 from anywire_experiment.analysis.metrics import MEANINGS
 from anywire_experiment.analysis.quality import paired, quality_of
@@ -69,6 +70,7 @@ def analysed(record: RawData) -> Results:
         comparisons=judged,
         same_answers=_same_answers_of(record),
         paired_answers=_paired_answers(record),
+        objective=plan.objective.told() if plan.objective is not None else "",
     )
 
 
@@ -122,7 +124,14 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         counters=_counters(cells, workload),
         origins=dict(sorted(origins.items())),
         quality=quality_of(blocks, record.plan.confidence),
+        objective=_objective(record.plan, blocks),
     )
+
+
+def _objective(plan: Plan, blocks: Mapping[int, Measured]) -> ObjectiveFigures | None:
+    if plan.objective is None:
+        return None
+    return objective_figures({block: (each.held(), each.failed) for block, each in blocks.items()}, plan.confidence)
 
 
 def _counters(cells: Sequence[Cell], workload: str) -> dict[str, float]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from anywire_experiment.analysis.metrics import SHARES
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Valued
 from anywire_experiment.analysis.sample_rows import Floats
@@ -18,7 +19,7 @@ from anywire_experiment.statistics.studentised import resampling_counts, student
 RESAMPLES = 10_000
 WIDEST = 10_000.0
 """Ratio of an interval's limits from which on it says nothing, and is not told."""
-MAY_BE_ZERO: frozenset[Metric] = frozenset({"failures", "recovery", "quality"})
+MAY_BE_ZERO: frozenset[Metric] = SHARES | {"recovery"}
 """Metrics whose values are added, and not multiplied, over blocks."""
 PACED: frozenset[Metric] = frozenset({"itl", "tokens_per_s"})
 """Metrics that a stream has by its pace, and a burst has not."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from anywire_experiment.analysis.blocks import PACED, RESAMPLES, ends, is_told, mean_over_blocks, values
 from anywire_experiment.analysis.measured import Measured
-from anywire_experiment.analysis.metrics import MEANINGS
+from anywire_experiment.analysis.metrics import JUDGED_SHARES, MEANINGS, SHARES
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
 from anywire_experiment.analysis.survivors import Sides, bounded, bounded_shares, not_held, share_failed
@@ -107,7 +107,7 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         excluded=excluded,
         sentence="",
         # A failed request is in the share that was answered right: it was not.
-        caution=[*(_failed(arms, sides) if metric != "quality" else ()), *_left_out(excluded, plan.blocks)],
+        caution=[*(_failed(arms, sides) if metric not in SHARES else ()), *_left_out(excluded, plan.blocks)],
     )
     if metric in PACED and (reason := _bursts(record, workload, metric, arms)):
         sentence = f"{names[1]} and {names[0]}: {reason}"
@@ -116,7 +116,7 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         reason = f"a comparison needs 2 blocks or more, and {len(common)} of {plan.blocks} count for both arms"
         return msgspec.structs.replace(made, reason=reason, sentence=f"{names[1]} and {names[0]}: {reason}")
     paired = [np.array([given[block] for block in common]) for given in (before, after)]
-    if metric == "quality" and len(common) >= FEWEST_FOR_INTERVAL:
+    if metric in JUDGED_SHARES and len(common) >= FEWEST_FOR_INTERVAL:
         shares = compare_shares(
             list(paired[0]),
             list(paired[1]),
@@ -128,9 +128,12 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         every = range(1, plan.blocks + 1)
         shares, bounds = bounded_shares(shares, before, after, every, resamples=RESAMPLES, seed=plan.seed)
         return msgspec.structs.replace(made, shares=shares, bounds=bounds)
-    if metric in ("failures", "quality") or min(each.min() for each in paired) <= 0.0:
-        is_share = metric in ("failures", "quality")
-        reason = "shares are compared by their difference" if is_share else "a block's value is 0, so there is no ratio"
+    if metric in SHARES or min(each.min() for each in paired) <= 0.0:
+        reason = (
+            "shares are compared by their difference"
+            if metric in SHARES
+            else "a block's value is 0, so there is no ratio"
+        )
         difference = mean_over_blocks(plan, list(paired[1] - paired[0]))
         if difference is None:
             count = f"{len(common)} of {plan.blocks} count for both arms"

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from anywire.fairness import Served, jain_index
 from anywire.stages import STAGES
+from anywire_experiment.analysis.goodput import Held, held
 from anywire_experiment.analysis.sample_rows import Floats, column, given_up, in_time, waits_ms
+from anywire_experiment.objective import Objective
 from anywire_experiment.plan import OF_REQUESTS, Metric
 from anywire_experiment.record.cells import Cell, Event
 
@@ -67,7 +69,16 @@ class TenantRows(NamedTuple):
 class Measured:
     """The measured rows of one workload in one cell. Series are in order of the intended times, of whole answers."""
 
-    def __init__(self, cell: Cell, samples: pa.Table, workload: str) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        samples: pa.Table,
+        workload: str,
+        objective: Objective | None = None,
+        *,
+        streams: bool = False,
+    ) -> None:
+        self._objective, self._streams = objective, streams
         chosen = pc.and_(pc.equal(samples["workload"], workload), pc.equal(samples["phase"], "measured"))
         self.rows = samples.filter(chosen).sort_by([("intended_ns", "ascending"), ("index", "ascending")])
         self.given_up = int(given_up(self.rows).sum())
@@ -119,6 +130,9 @@ class Measured:
                 return self._urgent_wait()
             case "goodput":
                 return self._goodput()
+            case "attainment":
+                everything = self.held().everything
+                return np.array([everything.mean()]) if everything.size else np.array([])
             case "fairness":
                 index = self.jain()
                 return np.array([]) if index is None else np.array([index])
@@ -213,10 +227,15 @@ class Measured:
         waits = waits_ms(self.rows.filter(urgent))
         return np.array([waits.mean()]) if waits.size else np.array([])
 
+    def held(self) -> Held:
+        """Of each request that its client did not give up, whether it held the objective and its deadline."""
+        return held(self.rows.filter(pa.array(~given_up(self.rows))), self._objective, streams=self._streams)
+
     def _goodput(self) -> Floats:
         """Not over the time until the last answer: an arm that refuses what it cannot serve has a shorter one."""
         span = column(self.rows, "intended_ns").max() - self.began_ns if self.requests else 0
-        return np.array([in_time(self.rows).sum() / (span / 1e9)]) if span > 0 and self.began_ns else np.array([])
+        useful = self.held().everything.sum()
+        return np.array([useful / (span / 1e9)]) if span > 0 and self.began_ns else np.array([])
 
     def _since_intended(self, end: str) -> Floats:
         took: Floats = (column(self.whole, end) - column(self.whole, "intended_ns")) / 1e6

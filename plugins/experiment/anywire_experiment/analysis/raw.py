@@ -60,7 +60,9 @@ class RawData:
 
     def metrics(self, workload: str) -> tuple[Metric, ...]:
         of = self.plan.workloads[workload]
-        return tuple(each for each in self.plan.metrics if measurable(each, of)) or default_metrics(of)
+        return tuple(each for each in self.plan.metrics if measurable(each, of)) or default_metrics(
+            of, self.plan.objective
+        )
 
     def stream_shape(self, arm: str, workload: str) -> StreamShape | None:
         """How its streams arrived; None without any that could tell."""
@@ -95,7 +97,10 @@ class RawData:
         self.cells.append(cell)
         if cell.state == "completed":
             samples = read_samples(folder)
-            self._measured[cell.block, cell.arm] = {name: Measured(cell, samples, name) for name in self.plan.workloads}
+            self._measured[cell.block, cell.arm] = {
+                name: Measured(cell, samples, name, self.plan.objective, streams=each.stream)
+                for name, each in self.plan.workloads.items()
+            }
 
 
 def _shape(blocks: Iterable[Measured]) -> StreamShape | None:

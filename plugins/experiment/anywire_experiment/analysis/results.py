@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from anywire_experiment.analysis.goodput import ObjectiveFigures
 from anywire_experiment.analysis.survivors import Bounds
 from anywire_experiment.statistics import Comparison, ShareComparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
@@ -174,6 +175,8 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     origins: dict[str, int] = {}
     quality: QualityFigures | None = None
     """None where no answer was checked."""
+    objective: ObjectiveFigures | None = None
+    """None where the plan has no objective."""
 
 
 class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -250,3 +253,5 @@ class Results(msgspec.Struct, frozen=True, omit_defaults=True):
     same_answers: list[SameAnswers]
     paired_answers: list[PairedAnswers] = []
     """Where answers were checked."""
+    objective: str = ""
+    """What the plan wants an answer to hold, in words."""

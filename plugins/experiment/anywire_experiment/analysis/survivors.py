@@ -38,8 +38,8 @@ class Bounds(msgspec.Struct, frozen=True):
     shares it is their difference.
 
     ``failed_baseline`` and ``failed_candidate`` are the shares of requests without an answer, ``blocks`` how many
-    blocks there should be, and ``missing`` how many of them one arm or both do not have. ``p_different`` and ``p_equivalent``
-    are those without any regard to what is missing."""
+    blocks there should be, and ``missing`` how many of them one arm or both do not have. ``p_different`` and
+    ``p_equivalent`` are those without any regard to what is missing."""
 
     low: float
     high: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from anywire_experiment.analysis.metrics import SHARES
 from anywire_experiment.analysis.resources import SYSTEM
 from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, Results, Valued
 from anywire_experiment.analysis.wording import meaning_of, metric_of, percent
@@ -103,7 +104,7 @@ def _valued(estimate: Estimate, metric: Metric) -> str:
 
 
 def _scale(metric: Metric) -> tuple[float, str]:
-    return (100.0, "%") if metric in ("failures", "quality") else (1.0, meaning_of(metric).unit)
+    return (100.0, "%") if metric in SHARES else (1.0, meaning_of(metric).unit)
 
 
 def percentiles(arms: list[ArmFigures]) -> Table:
