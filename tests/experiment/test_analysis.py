@@ -271,6 +271,7 @@ def test_a_fault_is_told_by_its_notice_and_recovery(tmp_path: Path) -> None:
     assert fault is not None
     assert (fault.kind, fault.blocks) == ("kill", 12)
     assert fault.notice_ms == dict.fromkeys(range(1, 13), 600.0)
+    assert fault.noticed_by == {"agent_lost": 12}
     assert all(600 < each < 620 for each in fault.recovery_ms.values())
     found = comparison(results, "notice")
     assert found.sentence.startswith("dds is 2 times zeromq") or found.sentence.startswith("dds is later than zeromq")

@@ -17,7 +17,10 @@ from anywire.errors import AnywireError, ConfigError
 from anywire.plugins import describe_validation
 from anywire.roles import assembly
 from anywire_experiment.companions import Companion, addressed, check_named, sample_value
+from anywire_experiment.fault_table.in_plans import OPENAI, StandInServers, fault_without
 from anywire_experiment.plan import Network, Plan
+from anywire_experiment.plan_faults import FAULT, faults_of
+from anywire_experiment.workload import Fault
 
 SHORT = {
     "transport": "transports",
@@ -57,6 +60,10 @@ class Arm:
     companions: Mapping[str, Companion] = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
     """Members of every chat request that clients send, over those of the workload."""
+    faults: Mapping[str, Fault] = field(default_factory=dict)
+    """By workload, what is done to the system while it is measured."""
+    stand_in: StandInServers | None = None
+    """The servers behind its agents."""
 
     @property
     def transports(self) -> list[str]:
@@ -74,11 +81,14 @@ def arms_of(plan: Plan) -> list[Arm]:
         where = ", ".join(f"{factor} {label}" for factor, label in labels.items()) or "system"
         tree, agents, network = _normalised(plan.system, "system"), plan.agents, plan.network
         request: dict[str, Any] = {}
+        faults = {key: each.fault for key, each in plan.workloads.items() if each.fault is not None}
         for factor, level in chosen.items():
             if factor == "agents":
                 agents = _agents(level.value)
             elif factor == "network":
                 network = _network(level.value)
+            elif factor == FAULT:
+                faults = faults_of(plan.workloads, level.value)
             elif is_of_requests(factor):
                 _ask(request, factor, level.value)
             elif factor in SHORT:
@@ -86,20 +96,33 @@ def arms_of(plan: Plan) -> list[Arm]:
             else:
                 _set(tree, factor, level.value)
         companions = {key: each for key, each in plan.companions.items() if each.is_of(labels)}
-        made.append(Arm(name, labels, tree, agents, network, companions, request))
+        made.append(Arm(name, labels, tree, agents, network, companions, request, faults, plan.stand_in))
         check(made[-1], where)
         _check_model(plan, made[-1], where)
-    needing = [name for name, each in plan.workloads.items() if each.fault and each.fault.kind == "partition"]
-    if needing and (bare := next((each.name for each in made if each.network is None), None)):
-        raise ConfigError(f"workload {needing[0]!r} cuts the network, and the arm {bare!r} has none: set `network`")
-    single = [name for name, each in plan.workloads.items() if each.fault]
-    if single and (inside := next((each for each in made if starts_its_agents(each)), None)):
-        where = "started by a launcher" if LAUNCHER in inside.tree else "in the orchestrator's own process"
-        raise ConfigError(
-            f"workload {single[0]!r} has a fault of an agent's process, and in the arm {inside.name!r} the agents are "
-            f"{where}: leave that level out"
-        )
+        _check_faults(made[-1])
     return made
+
+
+def _check_faults(arm: Arm) -> None:
+    """Raises `ConfigError` for a fault that cannot be inflicted on it."""
+    where = "started by a launcher" if LAUNCHER in arm.tree else "in the orchestrator's own process"
+    engine, own_agents = config_of(arm).engine.name, not starts_its_agents(arm)
+    if arm.stand_in is not None and (engine != OPENAI or not own_agents):
+        lacking = f"the engine is {engine}" if engine != OPENAI else f"the agents are {where}"
+        raise ConfigError(
+            f"stand_in: it needs the engine {OPENAI} in agents of the cell; in the arm {arm.name!r} {lacking}"
+        )
+    for name, each in arm.faults.items():
+        lacking = fault_without(
+            each.kind,
+            network=arm.network is not None,
+            own_agents=own_agents,
+            agents_where=where,
+            engine=engine,
+            stand_in=arm.stand_in is not None,
+        )
+        if lacking:
+            raise ConfigError(f"workload {name!r} {lacking.replace('{arm}', repr(arm.name))}")
 
 
 def is_of_requests(factor: str) -> bool:
@@ -227,7 +250,7 @@ def _named(value: Any, where: str) -> dict[str, dict[str, Any]]:
 def _set(tree: dict[str, Any], factor: str, value: Any) -> None:
     first, *rest = factor.split(".")
     if first not in Config.model_fields or first in SETTLED:
-        usable = sorted({*SHORT, "network", REQUEST, *Config.model_fields} - {*SETTLED})
+        usable = sorted({*SHORT, "network", FAULT, REQUEST, *Config.model_fields} - {*SETTLED})
         raise ConfigError(
             f"factors.{factor}: no such key of the config; a factor begins with one of: {', '.join(usable)}"
         )

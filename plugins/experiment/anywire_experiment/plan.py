@@ -18,7 +18,8 @@
       streams: {stream: true, arrivals: {kind: closed, clients: 32}, seconds: 2}
 
 A factor is named for what it changes: ``transport``, ``selector``, ``scheduler``, ``engine``, ``launcher``, ``agents``,
-``network`` are short for the usual keys, anything else is a key of the config with dots (``pipeline.max_attempts``).
+``network`` are short for the usual keys, ``fault`` strikes in every workload (a kind of fault, ``none``, or the
+members of a workload's ``fault``), anything else is a key of the config with dots (``pipeline.max_attempts``).
 The levels of ``request`` are members of the chat requests that clients send, those of ``request.model`` one of them. A
 level is a value, or ``{label: value}``. Every combination of levels is an *arm*. In every *block* each arm's system is
 started afresh, in an order drawn from the seed, and runs every workload once, these in an order of their own; that pair
@@ -38,6 +39,7 @@ import yaml
 from anywire.config_layers import File
 from anywire.errors import ConfigError
 from anywire_experiment.companions import Companion, label
+from anywire_experiment.fault_table.in_plans import StandInServers
 from anywire_experiment.objective import Objective
 from anywire_experiment.plan_files import with_files, with_plugins
 from anywire_experiment.validation import describe
@@ -74,7 +76,8 @@ before. These four in ms; of each block the plan's ``statistic``. ``urgent_wait`
 priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines and the plan's
 objective, per second of the time in which requests came; ``attainment``: their share of all requests. ``fairness``:
 Jain's index of the tokens of tenants that waited (`Measured.jain`).
-``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the registry losing the agent. ``recovery``: ms
+``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the first thing that the
+orchestrator tells of it: an agent or link that is lost, an attempt that fails, a breaker. ``recovery``: ms
 from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
 ``failures``: share of requests without a whole answer. ``quality``: share of exercises that were answered right, of all
 that were asked. ``spent_tokens``: tokens of prompts and answers per request, those of the tasks that a service asked
@@ -178,6 +181,11 @@ class Plan(_Section):
         "", description="the level the others are compared with; empty: the first"
     )
     network: Network | None = None
+    stand_in: StandInServers | None = pydantic.Field(
+        None,
+        description="servers with OpenAI's API in the place of models, one behind each agent with the engine `openai`; "
+        "faults of a server need them; empty: none",
+    )
     workloads: dict[Name, Workload] = pydantic.Field(min_length=1)
     objective: Objective | None = pydantic.Field(
         None,
@@ -209,9 +217,6 @@ class Plan(_Section):
                 raise ValueError(f"baseline: {self.baseline!r} is no level of {self.compared!r}: {', '.join(labels)}")
         if "attainment" in self.metrics and self.objective is None:
             raise ValueError("metrics: attainment is the share that holds the plan's `objective`: give one")
-        partitioned = [name for name, each in self.workloads.items() if each.fault and each.fault.kind == "partition"]
-        if partitioned and self.network is None and "network" not in self.factors:
-            raise ValueError(f"workload {partitioned[0]!r} cuts the network, so the plan needs a `network`")
         return self
 
     @pydantic.model_validator(mode="after")

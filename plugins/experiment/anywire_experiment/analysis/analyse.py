@@ -14,6 +14,7 @@ import numpy as np
 from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable, values
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
+from anywire_experiment.analysis.faults import fault_figures
 from anywire_experiment.analysis.goodput import ObjectiveFigures, objective_figures
 from anywire_experiment.analysis.measured import Measured, TenantRows
 from anywire_experiment.analysis.metrics import MEANINGS
@@ -25,7 +26,6 @@ from anywire_experiment.analysis.results import (
     ArmFigures,
     BandFigures,
     CellState,
-    FaultFigures,
     MetricFigures,
     PairedAnswers,
     Percentiles,
@@ -116,7 +116,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         stages_us=medians(spans),
         cpu_us=used.cpu_us,
         max_rss_bytes=used.max_rss_bytes,
-        fault=_fault(record.plan, blocks),
+        fault=fault_figures(record.plan, blocks, _counters(cells, workload)),
         wire=next((each.wire for each in cells), ""),
         wire_bytes=used.wire_bytes,
         stream=record.stream_shape(arm, workload),
@@ -173,31 +173,6 @@ def _share(blocks: Collection[Measured], confidence: float) -> Valued | None:
         return None
     share = share_over_blocks(failed, requests, confidence) if len(blocks) >= FEWEST_FOR_INTERVAL else None
     return Valued(sum(failed) / sum(requests), share)
-
-
-def _fault(plan: Plan, blocks: Mapping[int, Measured]) -> FaultFigures | None:
-    inflicted = {block: fault for block, each in blocks.items() if (fault := each.fault()) is not None}
-    if not inflicted:
-        return None
-    after = [blocks[block].after_the_fault(fault.at_ns) for block, fault in inflicted.items()]
-    failed, streams_lost, retried = (sum(each) for each in zip(*after, strict=True))
-    kinds = {fault.what for fault in inflicted.values()}
-    notice, recovery = (_numbers(metric, blocks, inflicted) for metric in ("notice", "recovery"))
-    return FaultFigures(
-        kind=" or ".join(sorted(kinds)),
-        blocks=len(inflicted),
-        notice_ms=notice,
-        recovery_ms=recovery,
-        notice=typical(plan, "notice", list(notice.values())) if notice else None,
-        recovery=typical(plan, "recovery", list(recovery.values())) if recovery else None,
-        failed=failed,
-        streams_lost=streams_lost,
-        retried=retried,
-    )
-
-
-def _numbers(metric: Metric, blocks: Mapping[int, Measured], of: Mapping[int, object]) -> dict[int, float]:
-    return {block: float(series[0]) for block in of if (series := blocks[block].series(metric)).size}
 
 
 def _metric(record: RawData, arm: str, workload: str, metric: Metric) -> MetricFigures:

@@ -38,6 +38,12 @@ FEWEST_TOKENS = 3
 MOMENT_NS = 50_000
 """Pieces that are less apart came at one moment: no engine takes less for a token."""
 
+FAULTS = frozenset({"fault", "kill", "pause", "partition"})
+"""Events that begin a fault; records before format 4 have a kind of fault for it."""
+ENDS = frozenset({"mended", "start", "continue", "restore"})
+"""Events that end it."""
+NOTICES = frozenset({"agent_lost", "attempt_failed", "health_changed", "link_lost", "task_requeued"})
+"""Events by which the orchestrator tells that something is wrong."""
 _not_ok = pc.field("outcome") != "ok"
 
 CROSSING = ("wire and wake-up of the agent", "way back")
@@ -66,6 +72,13 @@ class TenantRows(NamedTuple):
     waits_s: Floats
 
 
+def _is_of(told: Event, fault: Event) -> bool:
+    """Whether it tells that something is wrong with what the fault met. A task that waits again names no agent."""
+    if told.what == "health_changed" and told.detail.partition(":")[0].endswith("closed"):
+        return False
+    return not told.agent or fault.agent in ("", told.agent)
+
+
 class Measured:
     """The measured rows of one workload in one cell. Series are in order of the intended times, of whole answers."""
 
@@ -92,7 +105,7 @@ class Measured:
         self.began_ns = cell.workloads[workload].began_ns if workload in cell.workloads else 0
         self.events = [each for each in cell.events if each.workload == workload]
         # An agent may be lost when the workload is already over, which is noticed all the same.
-        self._lost = [each for each in cell.events if each.what == "agent_lost" and each.workload in (workload, "")]
+        self._told = [each for each in cell.events if each.what in NOTICES and each.workload in (workload, "")]
         self._series: dict[Metric, Floats] = {}
 
     @property
@@ -262,23 +275,45 @@ class Measured:
 
     def fault(self) -> Event | None:
         """The fault that was inflicted."""
-        return next((each for each in self.events if each.what in ("kill", "pause", "partition")), None)
+        return next((each for each in self.events if each.what in FAULTS), None)
 
-    def after_the_fault(self, at_ns: int) -> tuple[int, int, int]:
-        """Of the requests under way at ``at_ns`` or later: those without a whole answer, those of them whose stream had
-        begun, and those that a further attempt answered."""
-        later = self.rows.filter(pc.greater_equal(self.rows["done_ns"], at_ns))
-        failed = later.filter(pc.not_equal(later["outcome"], "ok"))
-        begun = int(np.count_nonzero(pc.list_value_length(failed["piece_ns"]).to_numpy())) if failed.num_rows else 0
-        again = pc.and_(pc.equal(later["outcome"], "ok"), pc.greater(later["attempts"], 1))
-        return int(failed.num_rows), begun, int(later.filter(again).num_rows)
-
-    def _notice(self) -> Floats:
+    def notice(self) -> Event | None:
+        """The first thing that the orchestrator told of the fault; None when it told nothing."""
         fault = self.fault()
         if fault is None:
-            return np.array([])
-        lost = [each.at_ns for each in self._lost if each.at_ns >= fault.at_ns and fault.agent in ("", each.agent)]
-        return np.array([(min(lost) - fault.at_ns) / 1e6]) if lost else np.array([])
+            return None
+        told = [each for each in self._told if each.at_ns >= fault.at_ns and _is_of(each, fault)]
+        return min(told, key=lambda each: each.at_ns, default=None)
+
+    def mended_ns(self) -> int:
+        """When the fault was over; 0 when it was not."""
+        fault = self.fault()
+        over = [each.at_ns for each in self.events if each.what in ENDS and fault and each.at_ns >= fault.at_ns]
+        return min(over, default=0)
+
+    def has_streams(self) -> bool:
+        """Whether answers were streamed."""
+        return bool(np.any(pc.fill_null(pc.list_value_length(self.rows["piece_ns"]), 0).to_numpy()))
+
+    def tokens_of_failed_attempts(self) -> int:
+        """As far as the orchestrator has seen them."""
+        return sum(each.tokens for each in self.events if each.what == "attempt_failed")
+
+    def after_the_fault(self, at_ns: int) -> tuple[int, int, int, int]:
+        """Of the requests under way at ``at_ns`` or later: those without a whole answer, those of them whose stream had
+        begun, the tokens that had come of these, and those requests that a further attempt answered."""
+        later = self.rows.filter(pc.greater_equal(self.rows["done_ns"], at_ns))
+        failed = later.filter(pa.array(~given_up(later))).filter(_not_ok)
+        pieces = pc.fill_null(pc.list_value_length(failed["piece_ns"]), 0).to_numpy()
+        begun, cut = int(np.count_nonzero(pieces)), int(np.maximum(pieces, column(failed, "tokens"))[pieces > 0].sum())
+        again = pc.and_(pc.equal(later["outcome"], "ok"), pc.greater(later["attempts"], 1))
+        return int(failed.num_rows), begun, cut, int(later.filter(again).num_rows)
+
+    def _notice(self) -> Floats:
+        fault, notice = self.fault(), self.notice()
+        return (
+            np.array([(notice.at_ns - fault.at_ns) / 1e6]) if fault is not None and notice is not None else np.array([])
+        )
 
     def _recovery(self) -> Floats:
         """From the fault until the last disturbed request was over, 0 when none was. Disturbed: failed, or taking more

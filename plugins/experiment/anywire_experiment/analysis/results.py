@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from anywire_experiment.analysis.goodput import ObjectiveFigures
+from anywire_experiment.analysis.survival import WaitingCurve
 from anywire_experiment.analysis.survivors import Bounds
 from anywire_experiment.statistics import Comparison, ShareComparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
@@ -74,13 +75,19 @@ class MetricFigures(msgspec.Struct, frozen=True):
     percentiles: Percentiles | None
 
 
-class FaultFigures(msgspec.Struct, frozen=True):
+class FaultFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a fault did, over all blocks in which it was inflicted.
 
-    ``notice_ms`` and ``recovery_ms`` are by block number; a block is missing from the first when the registry never
-    lost the agent, from the second when too few answers came before the fault. ``notice`` and ``recovery`` are what is
-    typical of them, as for every metric. After it, ``failed`` requests got no
-    whole answer, ``streams_lost`` of them after their first token, and ``retried`` were answered by a further attempt.
+    ``notice_ms`` and ``recovery_ms`` are by block number; a block is missing from the first when the orchestrator told
+    nothing of it, from the second when too few answers came before the fault. ``notice`` and ``recovery`` are what is
+    typical of them, as for every metric; ``noticed_by`` counts blocks by what was told first.
+
+    After it, ``failed`` requests got no whole answer, ``streams_lost`` of them after their first token, and
+    ``tokens_cut`` had come of these. ``retried`` requests were answered by a further attempt; of streams that had
+    begun, ``resumed`` went on elsewhere. ``hedged`` were sent a second time because their first token was late.
+    ``tokens_again`` were brought by attempts that failed, of requests without a stream, or by hedges in vain: they were
+    made for nobody. The last three are of the whole workload. ``waiting`` is of the requests that were under way when
+    it struck, or meant to be sent while it lasted.
     """
 
     kind: str
@@ -92,6 +99,12 @@ class FaultFigures(msgspec.Struct, frozen=True):
     failed: int
     streams_lost: int
     retried: int
+    noticed_by: dict[str, int] = {}
+    tokens_cut: int = 0
+    resumed: int = 0
+    hedged: int = 0
+    tokens_again: int = 0
+    waiting: WaitingCurve | None = None
 
 
 class BandFigures(msgspec.Struct, frozen=True):

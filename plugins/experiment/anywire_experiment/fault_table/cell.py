@@ -147,7 +147,7 @@ class FaultCell:
             self._note(system, private)
             if arm.tree["engine"]["name"] == ASKS_A_SERVER:
                 self._point(system, stand_ins)
-            injection = Injection(self._fault, system, hosts, stand_ins[STRUCK], private)
+            injection = Injection(self._fault, system, hosts, stand_ins[STRUCK], private, STRUCK)
             await self._within(READY, "never ready", system.start())
             clients = await stack.enter_async_context(Clients(_socket(private), self._setting.patience))
             await self._unless_dead(self._ask(clients, injection, stand_ins[STRUCK]))

@@ -186,31 +186,6 @@ def _seconds(value: float | None) -> str:
     return NONE if value is None else f"{number(value)} s"
 
 
-def faults(arms: list[ArmFigures]) -> Table:
-    return Table(
-        "Faults",
-        ["Arm", "Fault", "Noticed", "After", "Recovery", "Failed", "Streams cut", "Retried"],
-        [
-            [
-                each.arm,
-                found.kind,
-                f"{len(found.notice_ms)} of {found.blocks}",
-                _typical(found.notice, "notice"),
-                _typical(found.recovery, "recovery"),
-                str(found.failed),
-                str(found.streams_lost),
-                str(found.retried),
-            ]
-            for each in arms
-            if (found := each.fault) is not None
-        ],
-        "Noticed: blocks in which the registry lost the agent. After and recovery are typical values. Recovery: until "
-        "the last request was over that failed or took more than twice as long as the slowest before the fault. "
-        "Streams cut: failed after their first token.",
-        frozenset({1}),
-    )
-
-
 def counters(arms: list[ArmFigures]) -> Table:
     names = sorted({name for each in arms for name in each.counters})
     return Table(
