@@ -17,8 +17,8 @@ from tests.patience import FACTOR, PATIENCE
 from anywire.errors import ConfigError
 from anywire_experiment import outcome
 from anywire_experiment.arms import arms_of
-from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS
-from anywire_experiment.fault_table.in_plans import BY_ITS_CONFIGURATION, KINDS, catalogued
+from anywire_experiment.faults.catalogue import BY_NAME, FAULTS
+from anywire_experiment.faults.in_plans import BY_ITS_CONFIGURATION, KINDS, catalogued
 from anywire_experiment.plan import Plan, load_plan
 from anywire_experiment.record.cells import Cell
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
-PLAN = {"arms", "companions", "plan", "plan_files", "validation", "workload"}
+PLAN = {
+    *("arms", "companions", "faults", "objective", "plan", "plan_faults", "plan_files", "validation", "workload"),
+}
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),
     "exercises": set(),

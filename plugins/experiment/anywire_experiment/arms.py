@@ -17,7 +17,7 @@ from anywire.errors import AnywireError, ConfigError
 from anywire.plugins import describe_validation
 from anywire.roles import assembly
 from anywire_experiment.companions import Companion, addressed, check_named, sample_value
-from anywire_experiment.fault_table.in_plans import OPENAI, StandInServers, fault_without
+from anywire_experiment.faults.in_plans import OPENAI, StandInServers, fault_without
 from anywire_experiment.plan import Network, Plan
 from anywire_experiment.plan_faults import FAULT, faults_of
 from anywire_experiment.workload import Fault

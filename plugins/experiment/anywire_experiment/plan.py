@@ -39,7 +39,7 @@ import yaml
 from anywire.config_layers import File
 from anywire.errors import ConfigError
 from anywire_experiment.companions import Companion, label
-from anywire_experiment.fault_table.in_plans import StandInServers
+from anywire_experiment.faults.in_plans import StandInServers
 from anywire_experiment.objective import Objective
 from anywire_experiment.plan_files import with_files, with_plugins
 from anywire_experiment.validation import describe

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from anywire_experiment.exercises.generated import KINDS, Kind
-from anywire_experiment.fault_table.in_plans import FaultKind
+from anywire_experiment.faults.in_plans import FaultKind
 
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 TENANT = "^[!-~]{1,64}$"

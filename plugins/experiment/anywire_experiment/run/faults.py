@@ -10,11 +10,11 @@ from pathlib import Path
 
 from anywire.errors import ConfigError
 from anywire_experiment.arms import Arm, config_of
-from anywire_experiment.fault_table.in_plans import catalogued
-from anywire_experiment.fault_table.injection import Injection, why_not
+from anywire_experiment.faults.in_plans import catalogued
 from anywire_experiment.network import Hosts
 from anywire_experiment.record.cells import Event, What
 from anywire_experiment.run import recorder
+from anywire_experiment.run.injection import Injection, why_not
 from anywire_experiment.run.managed import CellFailed, Died, Managed
 from anywire_experiment.run.stand_ins import StandIns
 from anywire_experiment.run.system import System

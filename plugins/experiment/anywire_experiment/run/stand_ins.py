@@ -9,7 +9,7 @@ from typing import ClassVar
 import msgspec
 
 from anywire.config import replaced
-from anywire_experiment.fault_table.in_plans import StandInServers
+from anywire_experiment.faults.in_plans import StandInServers
 from anywire_experiment.run.managed import Died, Managed
 from anywire_experiment.run.system import System
 
@@ -24,7 +24,7 @@ class StandIns(Managed):
 
     def __init__(self, servers: StandInServers, system: System, cpus: Sequence[int], log: Path, died: Died) -> None:
         self._system = system
-        arguments = ["anywire_experiment.fault_table.serve", str(len(system.agents)), str(servers.pace)]
+        arguments = ["anywire_experiment.faults.serve", str(len(system.agents)), str(servers.pace)]
         super().__init__(NAME, arguments, cpus, log, died)
 
     async def begin(self) -> None:
@@ -40,7 +40,7 @@ class StandIns(Managed):
 
 
 class OneServer:
-    """The server of one agent (`anywire_experiment.fault_table.injection.Server`)."""
+    """The server of one agent (`anywire_experiment.run.injection.Server`)."""
 
     def __init__(self, servers: StandIns, number: int) -> None:
         self._servers, self._number = servers, number

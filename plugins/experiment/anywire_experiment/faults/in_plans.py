@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pydantic
 
 from anywire.near import nearest
-from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, Fault
+from anywire_experiment.faults.catalogue import BY_NAME, FAULTS, Fault
 from anywire_experiment.objective import Time
 
 SHORT = {"kill": "agent-killed", "pause": "agent-paused"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from anywire.plugins import Plugins
-from anywire_experiment.fault_table.catalogue import CLOCK_STEP, LOSS, Fault
+from anywire_experiment.faults.catalogue import CLOCK_STEP, LOSS, Fault
 from anywire_experiment.network import Hosts, unavailable
 from anywire_experiment.run.managed import CellFailed, Managed
 from anywire_experiment.run.system import System

@@ -1,4 +1,4 @@
-"""``python -m anywire_experiment.fault_table.serve COUNT PACE``: so many stand-in servers in one process, each on a
+"""``python -m anywire_experiment.faults.serve COUNT PACE``: so many stand-in servers in one process, each on a
 port of its own, with a token every PACE milliseconds. They fail and heal as standard input says, a JSON object per
 line:
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from anywire_experiment.fault_table.stand_in import StandIn
+from anywire_experiment.faults.stand_in import StandIn
 
 
 def _tell(event: str, **members: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from anywire_experiment.fault_table.catalogue import CUT_AFTER, SLOW
+from anywire_experiment.faults.catalogue import CUT_AFTER, SLOW
 
 MODEL = "stand-in"
 REFUSED = "refused"
