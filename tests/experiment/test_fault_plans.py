@@ -167,6 +167,8 @@ async def test_a_factor_of_faults_gives_verdicts_beside_arms_without(tmp_path: P
     figures = json.loads((record / "results.json").read_text())["figures"]
     without, paused = (next(each for each in figures if each["arm"] == name) for name in ("none", "pause"))
     assert without["fault"] is None
+    assert set(without["metrics"]) == {"latency", "failures"}
+    assert set(paused["metrics"]) == {"latency", "notice", "recovery", "failures"}
     assert (paused["fault"]["kind"], paused["fault"]["blocks"]) == ("pause", 1)
     assert paused["fault"]["waiting"]["requests"] > 0
     assert "Not answered after 1" in (record / "report.html").read_text()

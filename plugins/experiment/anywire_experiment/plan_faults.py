@@ -22,6 +22,11 @@ NONE = "none"
 """Its level without a fault."""
 
 
+def is_none(value: Any) -> bool:
+    """Whether a level of the factor is that without a fault."""
+    return value is None or value == NONE
+
+
 def has_faults(plan: Plan) -> bool:
     """Whether anything is done to any of its arms."""
     return FAULT in plan.factors or any(each.fault is not None for each in plan.workloads.values())
@@ -31,7 +36,7 @@ def faults_of(workloads: Mapping[str, Workload], value: Any) -> dict[str, Fault]
     """The faults of an arm by workload, for a level of the factor: a kind of fault, ``none``, or the members of a
     workload's ``fault``. Raises `ConfigError`."""
     where = f"factors.{FAULT}"
-    if value is None or value == NONE:
+    if is_none(value):
         return {}
     try:
         fault = Fault.model_validate({"kind": value} if isinstance(value, str) else value)

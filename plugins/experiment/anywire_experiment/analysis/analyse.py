@@ -112,7 +112,11 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         failed_share=_share(blocks.values(), record.plan.confidence),
         failures=dict(sorted(failures.items())),
         unsteady=sum(each.workloads[workload].steady is False for each in cells),
-        metrics={metric: _metric(record, arm, workload, metric) for metric in record.metrics(workload)},
+        metrics={
+            metric: _metric(record, arm, workload, metric)
+            for metric in record.metrics(workload)
+            if record.can_have(metric, arm)
+        },
         stages_us=medians(spans),
         cpu_us=used.cpu_us,
         max_rss_bytes=used.max_rss_bytes,

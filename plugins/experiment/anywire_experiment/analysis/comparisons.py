@@ -35,6 +35,7 @@ def comparisons(record: RawData) -> list[ComparisonFigures]:
         for workload in record.plan.workloads
         for baseline, candidate in pairs(record)
         for metric in record.metrics(workload)
+        if record.can_have(metric, baseline) and record.can_have(metric, candidate)
     ]
     family = as_family({at: found for at, each in enumerate(made) if (found := each.comparison or each.shares)})
     for at, found in family.items():

@@ -73,8 +73,12 @@ class TenantRows(NamedTuple):
 
 
 def _is_of(told: Event, fault: Event) -> bool:
-    """Whether it tells that something is wrong with what the fault met. A task that waits again names no agent."""
-    if told.what == "health_changed" and told.detail.partition(":")[0].endswith("closed"):
+    """Whether it tells that something is wrong with what the fault met. A task that waits again names no agent. A
+    breaker that is tried again, or closes, tells of what was before."""
+    if told.what == "health_changed" and told.detail.partition(":")[0].rpartition(" ")[2] not in (
+        "open",
+        "quarantined",
+    ):
         return False
     return not told.agent or fault.agent in ("", told.agent)
 

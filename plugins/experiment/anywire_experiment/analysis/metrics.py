@@ -43,9 +43,11 @@ JUDGED_SHARES: frozenset[Metric] = frozenset({"quality", "attainment"})
 """Those of them that are judged, against the plan's `share_margin`."""
 
 
-def default_metrics(workload: Workload, objective: Objective | None = None) -> tuple[Metric, ...]:
-    """What is judged when the plan does not say."""
-    usual = _usual(workload)
+def default_metrics(
+    workload: Workload, objective: Objective | None = None, *, is_faulty: bool = False
+) -> tuple[Metric, ...]:
+    """What is judged when the plan does not say. ``is_faulty``: a factor of the plan is a fault."""
+    usual: tuple[Metric, ...] = ("latency", "notice", "recovery", "failures") if is_faulty else _usual(workload)
     return usual if objective is None else ("attainment", *usual)
 
 
@@ -59,10 +61,10 @@ def _usual(workload: Workload) -> tuple[Metric, ...]:
     return ("latency", *streams, *(("throughput",) if closed and not workload.stream else ()), "failures")
 
 
-def measurable(metric: Metric, workload: Workload) -> bool:
+def measurable(metric: Metric, workload: Workload, *, is_faulty: bool = False) -> bool:
     """Whether ``workload`` can have it at all: a plan's metrics are for all of its workloads."""
     if metric in ("notice", "recovery"):
-        return workload.fault is not None
+        return is_faulty or workload.fault is not None
     if metric == "quality":
         return workload.exercises is not None
     if metric == "fairness":

@@ -106,12 +106,13 @@ def bounded(
     missing = len(blocks) - len(both)
     if (not missing and sides.is_whole) or len(both) < 2:
         return found, None
-    low = [_ratio(sides.candidate[each].low, sides.baseline[each].high) for each in both]
-    high = [_ratio(sides.candidate[each].high, sides.baseline[each].low) for each in both]
+    low = {each: _ratio(sides.candidate[each].low, sides.baseline[each].high) for each in both}
+    high = {each: _ratio(sides.candidate[each].high, sides.baseline[each].low) for each in both}
     at_ends = [
         compare(
             [1.0] * len(blocks),
-            given + [end] * missing,
+            # In the order in which they ran.
+            [given.get(each, end) for each in blocks],
             margin=found.margin,
             statistic=found.statistic,
             level=found.level,
@@ -122,7 +123,13 @@ def bounded(
     ]
     is_one_sided = len({each.ratio.value > 1.0 for each in (found, *at_ends)}) == 1
     told = Bounds(
-        _geometric(low), _geometric(high), *sides.failed, len(blocks), missing, found.p_different, found.p_equivalent
+        _geometric([*low.values()]),
+        _geometric([*high.values()]),
+        *sides.failed,
+        len(blocks),
+        missing,
+        found.p_different,
+        found.p_equivalent,
     )
     return _worst(found, at_ends, is_one_sided), told
 
