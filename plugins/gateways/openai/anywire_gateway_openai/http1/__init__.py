@@ -3,7 +3,6 @@
 | module | |
 |---|---|
 | `head` | a request's head, read by llhttp, and which heads are served here |
-| `known_head` | the head of the last request, which most clients write again |
 | `request` | the request as handlers see it: aiohttp's interface, made as far as it is looked at |
 | `whole_body` | a body that came with its head |
 | `connection` | one connection: requests one after another, their answers, their end |

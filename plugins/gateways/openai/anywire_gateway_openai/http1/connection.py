@@ -14,11 +14,11 @@ from aiohttp import StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.tcp_helpers import tcp_keepalive
 
+from anywire.known_head import KnownHead
 from anywire.listening.connection_proof import ConnectionProof, proof_of
 from anywire_gateway_openai.caller import LastKey
 from anywire_gateway_openai.errors import as_anywire, error_response
-from anywire_gateway_openai.http1.head import MAX_HEAD_BYTES, HeadReader
-from anywire_gateway_openai.http1.known_head import KnownHead
+from anywire_gateway_openai.http1.head import MAX_HEAD_BYTES, Head, HeadReader, with_length
 from anywire_gateway_openai.http1.request import ServedRequest
 from anywire_gateway_openai.http1.whole_body import WholeBody
 from anywire_gateway_openai.request_ids import HEADER, request_id
@@ -79,7 +79,7 @@ class Connection(BaseProtocol):
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._owner, self._reader, self._known = owner, HeadReader(), KnownHead()
+        self._owner, self._reader, self._known = owner, HeadReader(), KnownHead[Head]()
         self._head = b""
         """What has come of a head that is not complete."""
         self._request: ServedRequest | None = None
@@ -171,15 +171,20 @@ class Connection(BaseProtocol):
                 self._head = begun
             return
         raw = data[at:end]
-        head = self._known.of(raw) if seen == at else None
-        self._is_known = head is not None
-        if head is None:
+        head = None
+        length = self._known.length_of(raw) if seen == at else None
+        self._is_known = length is not None
+        if length is not None:
+            assert self._known.read is not None
+            head = with_length(self._known.read, length)
+        else:
             if end - at <= MAX_HEAD_BYTES and self._reader.read(data[seen:end]):
                 head = self._reader.head(raw.count(b"\n"))
             if head is None:
                 self._hand_over(data[at:] if at else data)
                 return
-            self._known.remember(raw, head)
+            if head.keep_alive:
+                self._known.remember(raw, head.body_bytes, head)
         self._head = b""
         until = end + head.body_bytes
         come = data[end:until]
