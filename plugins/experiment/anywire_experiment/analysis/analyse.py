@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from anywire_experiment.analysis import lateness, steadiness
 from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
@@ -36,7 +37,7 @@ from anywire_experiment.analysis.results import (
     ServedFigures,
     Valued,
 )
-from anywire_experiment.analysis.steadiness import judged_together, steadiness, told
+from anywire_experiment.analysis.steadiness import judged_together, steadiness_of
 from anywire_experiment.analysis.wording import headline
 from anywire_experiment.arms import is_of_requests
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
@@ -69,7 +70,7 @@ def analysed(record: RawData) -> Results:
         arms=record.arms,
         workloads=list(plan.workloads),
         headline=headline(judged, record.arms, plan.compared, plan.base_level, record.levels),
-        cautions=[*cautions_of(record), *filter(None, map(told, figures))],
+        cautions=[*cautions_of(record), *_told(figures)],
         cells=[_cell(each) for each in record.cells],
         figures=figures,
         comparisons=judged,
@@ -78,6 +79,12 @@ def analysed(record: RawData) -> Results:
         design=design_of(record),
         interactions=interactions(record),
     )
+
+
+def _told(figures: Sequence[ArmFigures]) -> Iterator[str]:
+    """What a reader must know of arms and their load."""
+    for each in figures:
+        yield from filter(None, (lateness.told(each), steadiness.told(each)))
 
 
 def _cell(cell: Cell) -> CellState:
@@ -131,7 +138,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         origins=dict(sorted(origins.items())),
         quality=quality_of(blocks, record.plan.confidence),
         lateness=lateness_of(record, arm, workload),
-        steady=steadiness(record, arm, workload),
+        steady=steadiness_of(record, arm, workload),
     )
 
 

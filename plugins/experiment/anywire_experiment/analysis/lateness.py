@@ -10,13 +10,15 @@ import numpy as np
 from anywire_experiment.analysis.design_figures import LatenessFigures
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.results import ComparisonFigures
+from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures
 from anywire_experiment.analysis.sample_rows import Floats, column
 from anywire_experiment.analysis.wording import metric_of
 from anywire_experiment.plan import Metric
 from anywire_experiment.record.cells import LOAD, Cell
 from anywire_experiment.statistics.samples import statistic_of
 
+BUSY = 0.8
+"""Cores of the load generator, which has one thread, from which on it may be what is measured."""
 FROM_INTENDED: frozenset[Metric] = frozenset({"latency", "ttft"})
 """Metrics that count from the moment a request was meant for, and so the generator's lateness with it."""
 
@@ -39,6 +41,17 @@ def lateness_of(record: RawData, arm: str, workload: str) -> LatenessFigures | N
         typical_ms=typical,
         share=typical / latency if latency > 0.0 else None,
         cores=_cores(cells, workload),
+    )
+
+
+def told(each: ArmFigures) -> str:
+    """What a reader must know of the generator, in a sentence; empty where it had time to spare."""
+    found = each.lateness
+    if found is None or found.cores is None or found.cores < BUSY:
+        return ""
+    return (
+        f"the load generator used {found.cores:.2f} of one core under {each.workload} of {each.arm}: its own work may "
+        "be what is measured there"
     )
 
 

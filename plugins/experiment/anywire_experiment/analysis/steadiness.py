@@ -31,7 +31,7 @@ def is_even(workload: Workload) -> bool:
     return workload.fault is None and isinstance(workload.arrivals, Closed | Poisson)
 
 
-def steadiness(record: RawData, arm: str, workload: str) -> SteadyFigures | None:
+def steadiness_of(record: RawData, arm: str, workload: str) -> SteadyFigures | None:
     """Of one arm, not yet judged with the others (`judged_together`); None where the load is not even, or no block has
     100 whole answers."""
     if not is_even(record.plan.workloads[workload]):
