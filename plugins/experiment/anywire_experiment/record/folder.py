@@ -104,6 +104,8 @@ class Record:
             for name, workload in plan.workloads.items():
                 if isinstance(workload.arrivals, Trace):
                     self._copy(workload.arrivals.file, _trace_name(name, workload.arrivals))
+                if workload.sizes is not None and workload.sizes.file is not None:
+                    self._copy(workload.sizes.file, _sizes_name(name, workload.sizes.file))
                 if workload.exercises is not None and workload.exercises.file is not None:
                     self._copy(workload.exercises.file, _exercises_name(name))
             for each in plugin_files(plan.system):
@@ -206,6 +208,8 @@ def _dumped(plan: Plan) -> dict[str, Any]:
     for name, workload in plan.workloads.items():
         if isinstance(workload.arrivals, Trace):
             tree["workloads"][name]["arrivals"]["file"] = _trace_name(name, workload.arrivals)
+        if workload.sizes is not None and workload.sizes.file is not None:
+            tree["workloads"][name]["sizes"]["file"] = _sizes_name(name, workload.sizes.file)
         if workload.exercises is not None and workload.exercises.file is not None:
             tree["workloads"][name]["exercises"]["file"] = _exercises_name(name)
     return tree
@@ -224,6 +228,10 @@ def _plugin_name(file: str) -> str:
 
 def _trace_name(workload: str, trace: Trace) -> str:
     return f"traces/{workload}{trace.file.suffix}"
+
+
+def _sizes_name(workload: str, file: Path) -> str:
+    return f"traces/{workload}-sizes{file.suffix}"
 
 
 def _exercises_name(workload: str) -> str:
