@@ -41,7 +41,7 @@ from anywire_experiment.companions import Companion
 from anywire_experiment.plan_files import with_files, with_plugins
 from anywire_experiment.plan_levels import Levels, Name, number_as_name
 from anywire_experiment.validation import describe
-from anywire_experiment.workload import Positive, Workload
+from anywire_experiment.workload import Positive, Trace, Workload
 
 Metric = Literal[
     "latency",
@@ -204,6 +204,16 @@ class Plan(_Section):
             if self.has_too_few_requests(name)
         ]
 
+    def repeated_traces(self) -> list[str]:
+        """The workloads of which several blocks replay the same trace, a sentence each."""
+        return [
+            f"workload {name!r} replays {'one trace' if parts == 1 else f'{parts} traces'} in {self.blocks} blocks, "
+            "which are repeats of the same work: its verdicts hold for that alone; give more files (`further`) or a "
+            "window that moves (`window.step`)"
+            for name, each in self.workloads.items()
+            if isinstance(each.arrivals, Trace) and (parts := each.arrivals.parts(self.blocks)) < self.blocks
+        ]
+
 
 def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:
     """Read a plan. ``changes`` are each ``key.with.dots=VALUE``, the value as YAML, in the place of what the file says.
@@ -218,8 +228,10 @@ def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:
         plan = Plan.model_validate(source.tree)
     except pydantic.ValidationError as error:
         raise ConfigError(describe(error, Plan, source)) from error
-    workloads = {name: with_files(name, each, source, path.parent) for name, each in plan.workloads.items()}
-    return plan.model_copy(update={"workloads": workloads, "system": with_plugins(plan.system, source, path.parent)})
+    workloads = {
+        name: with_files(name, each, plan.blocks, source, path.parent) for name, each in plan.workloads.items()
+    }
+    return plan.model_copy(update={"workloads": placed, "system": with_plugins(plan.system, source, path.parent)})
 
 
 def set_key(tree: dict[str, Any], change: str) -> None:

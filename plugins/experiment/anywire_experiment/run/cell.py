@@ -260,7 +260,7 @@ class CellRun:
         if "client_plane" in through:
             plane = ClientPlane(transport=self._arm.transports[0], options=system.options, lease=system.lease)
         return LoadSpec(
-            workloads=dict(self._plan.workloads),
+            workloads={name: each.of_block(self.cell.block) for name, each in self._plan.workloads.items()},
             out=out,
             seed=self.cell.seed,
             url=system.url,
