@@ -8,11 +8,11 @@ from pathlib import Path
 import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
-PLAN = {"arms", "companions", "plan", "plan_files", "validation", "workload"}
+PLAN = {"arms", "balance", "companions", "orders", "plan", "plan_files", "plan_levels", "validation", "workload"}
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),
     "exercises": set(),
-    "statistics": set(),
+    "statistics": {"balance"},
     "timerfd": set(),
     "network": PLAN | {"timerfd"},
     "record": PLAN,

@@ -17,6 +17,7 @@ from anywire.errors import AnywireError, ConfigError
 from anywire.plugins import describe_validation
 from anywire.roles import assembly
 from anywire_experiment.companions import Companion, addressed, check_named, sample_value
+from anywire_experiment.orders import arm_names
 from anywire_experiment.plan import Network, Plan
 
 SHORT = {
@@ -170,13 +171,9 @@ def in_one_process(arm: Arm) -> bool:
 
 
 def arm_order(plan: Plan, block: int, arms: list[Arm]) -> list[Arm]:
-    """The arms of a block, in the order drawn for it."""
-    return random.Random(f"{plan.seed}/block {block}").sample(arms, len(arms))
-
-
-def workload_order(plan: Plan, block: int, arm: Arm) -> list[str]:
-    """The workloads of a cell, in the order drawn for it."""
-    return random.Random(f"{plan.seed}/block {block}/{arm.name}").sample(list(plan.workloads), len(plan.workloads))
+    """The arms of a block, in the order in which they run."""
+    by_name = {each.name: each for each in arms}
+    return [by_name[name] for name in arm_names(plan, block, list(by_name))]
 
 
 def load_seed(plan: Plan, block: int) -> int:
