@@ -8,10 +8,13 @@ from pathlib import Path
 import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
-PLAN = {"arms", "companions", "plan", "plan_files", "validation", "workload"}
+PLAN = {
+    *("arms", "companions", "config_tree", "plan", "plan_files", "programs", "systems", "validation", "workload"),
+}
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),
     "exercises": set(),
+    "mock_engine": set(),
     "statistics": set(),
     "timerfd": set(),
     "network": PLAN | {"timerfd"},
