@@ -6,6 +6,8 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -14,6 +16,7 @@ from anywire.config import Config
 from anywire.plugins import PluginKind, Plugins
 from anywire.roles import assembly
 from anywire_experiment.arms import Arm, config_of
+from anywire_experiment.programs import Program
 from anywire_experiment.record.checkout import checkout_of
 from anywire_experiment.record.programs import program_found
 from anywire_experiment.systems import SYSTEM, programs_of
@@ -65,7 +68,7 @@ def sources_of(arms: Sequence[Arm]) -> dict[str, Source]:
             kind, of = (SYSTEM, label) if each is program else ("companion", name)
             if f"{kind} {of}" not in found:
                 where = f"factors.{SYSTEM}.{of}.command" if kind == SYSTEM else f"companions.{name}.command"
-                found[f"{kind} {of}"] = Source(**program_found(where, each)._asdict())
+                found[f"{kind} {of}"] = _run_module(each) or Source(**program_found(where, each)._asdict())
     return dict(sorted(found.items()))
 
 
@@ -103,6 +106,23 @@ def _plugin(plugins: Plugins, kind: PluginKind, name: str) -> Source:
         return Source(distribution, version, made.__module__)
     source = _module(file, made.__module__)
     return msgspec.structs.replace(source, distribution=distribution, version=version)
+
+
+def _run_module(program: Program) -> Source | None:
+    """Of ``{python} -m MODULE``; None for any other program."""
+    interpreter, flag, name, *_ = (*program.command, "", "")
+    top = name.partition(".")[0]
+    spec = find_spec(top) if (interpreter, flag) == ("{python}", "-m") and top else None
+    if spec is None or spec.origin is None:
+        return None
+    named = (packages_distributions().get(top) or [top])[0]
+    try:
+        told = metadata(named)
+    except PackageNotFoundError:
+        return msgspec.structs.replace(_module(spec.origin, top), module=name)
+    return msgspec.structs.replace(
+        _module(spec.origin, top), module=name, distribution=told["Name"], version=told["Version"]
+    )
 
 
 @cache

@@ -53,12 +53,12 @@ class ProgramProcess(Managed):
         self.environment = {"PATH": made.path(), **made.environment}
         if made.ready and isinstance(made.ready, str):
             self._expression = re.compile(made.ready.encode())
-            await self.start()
-            await self.hear(_READY)
-            return
         await self.start()
-        if isinstance(made.ready, ReadyAt):
+        if self._expression is not None:
+            await self.hear(_READY)
+        elif isinstance(made.ready, ReadyAt):
             await answers(made.ready.url)
+        self.family()
 
     def told(self) -> bytes:
         """Its command, files and variables as the record keeps them, as JSON."""
