@@ -144,24 +144,33 @@ def test_a_plan_with_systems_survives_yaml() -> None:
     assert arms_of(again) == arms_of(made)
 
 
+class Told:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.warnings: list[str] = []
+        self.say, self.warned = self.lines.append, self.warnings.append
+
+
 MISSING = {"other": {"base_url": "http://{host}:{port}", "command": ["no-such-gateway", "{port}"]}}
 
 
 def test_a_program_that_is_missing_is_refused_or_left_out_with_a_word() -> None:
     with pytest.raises(ConfigError, match="the arm other cannot be run: there is no program 'no-such-gateway' here"):
-        available(plan(OURS, MISSING), lambda said: None)
+        available(plan(OURS, MISSING), Told())
     optional = {"other": MISSING["other"] | {"optional": True}}
     of = ENGINE | {"arms": {"system": ["ours", "other"]}}
     alone = ENGINE | {"arms": {"system": ["other"]}}
-    told: list[str] = []
-    left, arms, left_out = available(plan(OURS, optional, companions={"engine": of, "beside": alone}), told.append)
+    told = Told()
+    left, arms, left_out = available(plan(OURS, optional, companions={"engine": of, "beside": alone}), told)
     assert [each.name for each in arms] == ["ours"]
     assert [each.label for each in left.factors["system"]] == ["ours"]
     assert left.companions["engine"].arms == {"system": ("ours",)}
     assert list(left.companions) == ["engine"]
     assert Plan.model_validate(left.model_dump(mode="json")) == left
     assert list(left_out) == ["other"]
-    assert told == [f"the system other is left out: {left_out['other']}"]
+    assert told.warnings == [f"the system other is left out: {left_out['other']}"]
 
 
 @pytest.mark.parametrize(
@@ -174,13 +183,13 @@ def test_a_program_that_is_missing_is_refused_or_left_out_with_a_word() -> None:
 def test_too_little_left_is_refused(systems: tuple[dict[str, Any], ...], members: dict[str, Any], said: str) -> None:
     optional = {"other": MISSING["other"] | {"optional": True}}
     with pytest.raises(ConfigError, match=said):
-        available(plan(*systems, optional, **members), lambda told: None)
+        available(plan(*systems, optional, **members), Told())
 
 
 def test_a_missing_companion_of_a_system_leaves_it_out() -> None:
     database = {"command": ["no-such-database"]}
     system = {"proxy": PROXY["proxy"] | {"optional": True, "companions": {"database": database}}}
-    _, arms, left_out = available(plan(OURS, system), lambda said: None)
+    _, arms, left_out = available(plan(OURS, system), Told())
     assert [each.name for each in arms] == ["ours"]
     assert left_out["proxy"].startswith("companion database: there is no program 'no-such-database' here")
 

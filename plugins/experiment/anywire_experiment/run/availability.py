@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
+from typing import Protocol
 
 from anywire.errors import ConfigError
 from anywire_experiment.arms import Arm, arms_of
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan import Level, Plan
 from anywire_experiment.record.programs import missing
 from anywire_experiment.run.revision import built
 from anywire_experiment.systems import SYSTEM, programs_of
 
 
-def available(plan: Plan, say: Callable[[str], None]) -> tuple[Plan, list[Arm], dict[str, str]]:
-    """The plan without the optional systems that are not here, its arms, and why the others are left out, by level.
-    ``say`` is told that too, and what takes long. Raises `ConfigError` for a system that is neither here nor
-    optional."""
+class Told(Protocol):
+    """Who is told of it."""
+
+    def warned(self, sentence: str) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+def available(plan: Plan, told: Told) -> tuple[Plan, list[Arm], dict[str, str]]:
+    """The plan without the optional systems that are not here and with revisions by their commits, its arms, and why
+    the others are left out, by level. ``told`` hears that too, and what takes long. Raises `ConfigError` for a system
+    that is neither here nor optional."""
     arms = arms_of(plan)
     left_out: dict[str, str] = {}
     for arm in arms:
@@ -24,12 +32,26 @@ def available(plan: Plan, say: Callable[[str], None]) -> tuple[Plan, list[Arm], 
                 raise ConfigError(f"the arm {arm.name} cannot be run: {why}; or let it be `optional: true`")
             left_out[arm.levels[SYSTEM]] = why
     there = [each for each in arms if each.levels.get(SYSTEM) not in left_out]
-    made, not_built = built(there, say)
+    made, not_built = built(there, told.say)
     left_out |= not_built
     for label, why in left_out.items():
-        say(f"the system {label} is left out: {why}")
+        told.warned(f"the system {label} is left out: {why}")
     made = [each for each in made if each.levels.get(SYSTEM) not in left_out]
-    return _without(plan, left_out.keys()) if left_out else plan, made, left_out
+    plan = _without(plan, left_out.keys()) if left_out else plan
+    return _by_commits(plan, {each.levels[SYSTEM]: each.build.commit for each in made if each.build}), made, left_out
+
+
+def _by_commits(plan: Plan, commits: Mapping[str, str]) -> Plan:
+    """With a revision's commit for its name, which may be another commit's tomorrow."""
+    if not commits:
+        return plan
+    levels = tuple(
+        Level(label=each.label, value={**each.value, "revision": commits[each.label]})
+        if each.label in commits
+        else each
+        for each in plan.factors[SYSTEM]
+    )
+    return plan.model_copy(update={"factors": {**plan.factors, SYSTEM: levels}})
 
 
 def _missing(arm: Arm) -> str:

@@ -37,6 +37,7 @@ class Progress(Protocol):
     def doing(self, block: int, arm: str, what: str) -> None: ...
     def finished(self, cell: Cell, done: int, total: int, seconds_left: float) -> None: ...
     def warned(self, sentence: str) -> None: ...
+    def say(self, line: str) -> None: ...
 
 
 class Place(NamedTuple):
@@ -64,7 +65,7 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
     """
     needs_posix("an experiment")
     placement(plan)
-    plan, arms, left_out = available(plan, progress.warned)
+    plan, arms, left_out = available(plan, progress)
     sources = sources_of(arms)
     networked = next((each.name for each in arms if each.network is not None), None)
     if networked is not None and (why := unavailable()):

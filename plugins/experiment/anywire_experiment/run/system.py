@@ -21,6 +21,7 @@ from anywire.roles import assembly
 from anywire_experiment.arms import LAUNCHER, Arm, config_of, starts_its_agents
 from anywire_experiment.load.spec import ClientPlane
 from anywire_experiment.network import Host, Hosts
+from anywire_experiment.record.masking import masked
 from anywire_experiment.run import recorder
 from anywire_experiment.run.managed import CellFailed, Died, Managed
 from anywire_experiment.run.process import AGENT
@@ -141,7 +142,11 @@ class System(Subject):
 
     def _write_configs(self) -> None:
         for name, config in self.configs.items():
-            tree, _ = assembly.effective(config, assembly.load_plugins(config))
+            if self.arm.build is None:
+                tree, _ = assembly.effective(config, assembly.load_plugins(config))
+            else:
+                # What it makes of that, it alone knows.
+                tree = masked(msgspec.json.decode(for_revision(self.arm, config, self._places)))
             text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
             (self._folder / f"config-{name}.yaml").write_text(text, encoding="utf-8")
 
