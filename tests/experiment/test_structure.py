@@ -9,12 +9,14 @@ import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
 PLAN = {
-    *("arms", "companions", "faults", "objective", "plan", "plan_faults", "plan_files", "validation", "workload"),
+    *("arms", "balance", "companions", "config_tree", "faults", "objective", "orders", "plan", "plan_faults"),
+    *("plan_files", "plan_levels", "programs", "systems", "traffic", "validation", "workload"),
 }
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),
     "exercises": set(),
-    "statistics": set(),
+    "mock_engine": set(),
+    "statistics": {"balance"},
     "timerfd": set(),
     "network": PLAN | {"timerfd"},
     "record": PLAN,

@@ -8,11 +8,13 @@ import msgspec
 import numpy as np
 
 from anywire_experiment.analysis.blocks import PACED, RESAMPLES, ends, is_told, mean_over_blocks, values
+from anywire_experiment.analysis.lateness import judged_unless_late
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.metrics import JUDGED_SHARES, MEANINGS, SHARES
+from anywire_experiment.analysis.places import caution_of, without_place
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
-from anywire_experiment.analysis.survivors import Sides, bounded, bounded_shares, not_held, share_failed
+from anywire_experiment.analysis.survivors import Sides, bounded, bounded_shares, not_held, scaled, share_failed
 from anywire_experiment.analysis.wording import judged, judged_shares, metric_of, moments, not_told, unjudged
 from anywire_experiment.plan import Metric
 from anywire_experiment.statistics import (
@@ -44,7 +46,8 @@ def comparisons(record: RawData) -> list[ComparisonFigures]:
             record.levels[each.baseline][record.plan.compared],
             record.levels[each.candidate][record.plan.compared],
         )
-        made[at] = _told(each, found, names)
+        # It has taken its place in the family, which must not depend on what was found.
+        made[at] = judged_unless_late(record, _told(each, found, names))
     return made
 
 
@@ -108,7 +111,11 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         excluded=excluded,
         sentence="",
         # A failed request is in the share that was answered right: it was not.
-        caution=[*(_failed(arms, sides) if metric not in SHARES else ()), *_left_out(excluded, plan.blocks)],
+        caution=[
+            *(_failed(arms, sides) if metric not in SHARES else ()),
+            *_left_out(excluded, plan.blocks),
+            *caution_of(record, workload, metric),
+        ],
     )
     if metric in PACED and (reason := _bursts(record, workload, metric, arms)):
         sentence = f"{names[1]} and {names[0]}: {reason}"
@@ -116,6 +123,8 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
     if len(common) < 2:
         reason = f"a comparison needs 2 blocks or more, and {len(common)} of {plan.blocks} count for both arms"
         return msgspec.structs.replace(made, reason=reason, sentence=f"{names[1]} and {names[0]}: {reason}")
+    found = (before, after)
+    before, after = without_place(record, workload, metric, arms, found)
     paired = [np.array([given[block] for block in common]) for given in (before, after)]
     if metric in JUDGED_SHARES and len(common) >= FEWEST_FOR_INTERVAL:
         shares = compare_shares(
@@ -155,7 +164,11 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         seed=plan.seed,
     )
     failed = (share_failed(sides[0], metric), share_failed(sides[1], metric))
-    may_be = Sides(ends(record, baseline, workload, metric), ends(record, candidate, workload, metric), failed)
+    may_be = Sides(
+        scaled(ends(record, baseline, workload, metric), found[0], before),
+        scaled(ends(record, candidate, workload, metric), found[1], after),
+        failed,
+    )
     every = range(1, plan.blocks + 1)
     comparison, bounds = bounded(comparison, may_be, every, resamples=RESAMPLES, seed=plan.seed)
     return msgspec.structs.replace(made, comparison=comparison, bounds=bounds)
@@ -178,8 +191,8 @@ def _failed(arms: tuple[str, str], sides: list[dict[int, Measured]]) -> Iterator
         failed, requests = sum(each.failed for each in side.values()), sum(each.requests for each in side.values())
         if failed:
             yield f"{failed} of {requests} requests of {arm} failed, and count as slower than every answer"
-        if gone := sum(each.given_up for each in side.values()):
-            yield f"{gone} of {requests} requests of {arm} were given up by their clients and are not in it"
+        if gone := sum(each.cancelled for each in side.values()):
+            yield f"{gone} requests of {arm} were given up by their clients, as was planned, and are not in it"
         if other := sum(each.failures.get("wrong_transport", 0) for each in side.values()):
             yield f"{other} answers of {arm} came over another transport than its own, and count as failed"
 

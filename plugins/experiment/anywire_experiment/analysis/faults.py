@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 from anywire_experiment.analysis.blocks import typical
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.results import FaultFigures
-from anywire_experiment.analysis.sample_rows import column, given_up
+from anywire_experiment.analysis.sample_rows import column
 from anywire_experiment.analysis.survival import Waits, waiting_curve
 from anywire_experiment.plan import Metric, Plan
 from anywire_experiment.record.cells import Event
+from anywire_experiment.traffic import CANCELLED
 
 
 def fault_figures(plan: Plan, blocks: Mapping[int, Measured], counters: Mapping[str, float]) -> FaultFigures | None:
@@ -55,9 +56,10 @@ def _numbers(metric: Metric, blocks: Mapping[int, Measured], of: Mapping[int, ob
 
 def _waits(measured: Measured, fault: Event) -> Waits:
     over = measured.mended_ns()
-    rows = measured.rows
+    rows = measured.asked
     met = (column(rows, "done_ns") >= fault.at_ns) & (column(rows, "intended_ns") <= max(over, fault.at_ns))
     from_ns = np.maximum(column(rows, "intended_ns"), fault.at_ns)
     seconds = (column(rows, "done_ns") - from_ns) / 1e9
     answered = pc.equal(rows["outcome"], "ok").to_numpy().astype(bool)
-    return Waits(np.maximum(seconds[met], 0.0), answered[met], given_up(rows)[met])
+    given_up = pc.equal(rows["outcome"], CANCELLED).to_numpy().astype(bool)
+    return Waits(np.maximum(seconds[met], 0.0), answered[met], given_up[met])

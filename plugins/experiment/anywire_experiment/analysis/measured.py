@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from anywire.fairness import Served, jain_index
 from anywire.stages import STAGES
 from anywire_experiment.analysis.goodput import Held, held
-from anywire_experiment.analysis.sample_rows import Floats, column, given_up, in_time, waits_ms
+from anywire_experiment.analysis.sample_rows import Floats, column, in_time, waits_ms
 from anywire_experiment.objective import Objective
 from anywire_experiment.plan import OF_REQUESTS, Metric
 from anywire_experiment.record.cells import Cell, Event
+from anywire_experiment.traffic import CANCELLED
 
 SPANS = {
     "gateway to orchestrator": ("received", "admitted"),
@@ -44,7 +45,6 @@ ENDS = frozenset({"mended", "start", "continue", "restore"})
 """Events that end it."""
 NOTICES = frozenset({"agent_lost", "attempt_failed", "health_changed", "link_lost", "task_requeued"})
 """Events by which the orchestrator tells that something is wrong."""
-_not_ok = pc.field("outcome") != "ok"
 
 CROSSING = ("wire and wake-up of the agent", "way back")
 """Spans between two processes' clocks, which compare under one boot only."""
@@ -98,10 +98,12 @@ class Measured:
         self._objective, self._streams = objective, streams
         chosen = pc.and_(pc.equal(samples["workload"], workload), pc.equal(samples["phase"], "measured"))
         self.rows = samples.filter(chosen).sort_by([("intended_ns", "ascending"), ("index", "ascending")])
-        self.given_up = int(given_up(self.rows).sum())
-        """Requests whose client went away by plan: neither answered nor failed."""
+        self.asked = self.rows
+        """With the requests that their clients were meant to give up: load, and in no figure."""
+        self.rows = self.asked.filter(pc.not_equal(self.asked["outcome"], CANCELLED))
+        self.cancelled = self.asked.num_rows - self.rows.num_rows
         self.whole = self.rows.filter(pc.equal(self.rows["outcome"], "ok"))
-        self._failed = self.rows.filter(pa.array(~given_up(self.rows))).filter(_not_ok)
+        self._failed = self.rows.filter(pc.not_equal(self.rows["outcome"], "ok"))
         counted = pc.value_counts(self._failed["outcome"].combine_chunks()).to_pylist()
         self.failures = {each["values"]: int(each["counts"]) for each in counted}
         self.origins = Counter(origin for origin in self._failed["origin"].to_pylist() if origin)
@@ -162,8 +164,7 @@ class Measured:
             case "recovery":
                 return self._recovery()
             case "failures":
-                asked_to_the_end = self.requests - self.given_up
-                return np.array([self.failed / asked_to_the_end]) if asked_to_the_end else np.array([])
+                return np.array([self.failed / self.requests]) if self.requests else np.array([])
             case "quality":
                 asked = self.exercises()
                 return np.array([column(asked, "right").astype(bool).mean()]) if asked.num_rows else np.array([])
@@ -245,8 +246,8 @@ class Measured:
         return np.array([waits.mean()]) if waits.size else np.array([])
 
     def held(self) -> Held:
-        """Of each request that its client did not give up, whether it held the objective and its deadline."""
-        return held(self.rows.filter(pa.array(~given_up(self.rows))), self._objective, streams=self._streams)
+        """Of each request whether it held the objective and its deadline."""
+        return held(self.rows, self._objective, streams=self._streams)
 
     def _goodput(self) -> Floats:
         """Not over the time until the last answer: an arm that refuses what it cannot serve has a shorter one."""
@@ -307,7 +308,7 @@ class Measured:
         """Of the requests under way at ``at_ns`` or later: those without a whole answer, those of them whose stream had
         begun, the tokens that had come of these, and those requests that a further attempt answered."""
         later = self.rows.filter(pc.greater_equal(self.rows["done_ns"], at_ns))
-        failed = later.filter(pa.array(~given_up(later))).filter(_not_ok)
+        failed = later.filter(pc.not_equal(later["outcome"], "ok"))
         pieces = pc.fill_null(pc.list_value_length(failed["piece_ns"]), 0).to_numpy()
         begun, cut = int(np.count_nonzero(pieces)), int(np.maximum(pieces, column(failed, "tokens"))[pieces > 0].sum())
         again = pc.and_(pc.equal(later["outcome"], "ok"), pc.greater(later["attempts"], 1))

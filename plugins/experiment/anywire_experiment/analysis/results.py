@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from anywire_experiment.analysis.design_figures import (
+    DesignFigures,
+    InteractionFigures,
+    LatenessFigures,
+    SteadyFigures,
+)
 from anywire_experiment.analysis.goodput import ObjectiveFigures
 from anywire_experiment.analysis.survival import WaitingCurve
 from anywire_experiment.analysis.survivors import Bounds
@@ -190,6 +196,9 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """None where no answer was checked."""
     objective: ObjectiveFigures | None = None
     """None where the plan has no objective."""
+    lateness: LatenessFigures | None = None
+    steady: SteadyFigures | None = None
+    """None where the load is not meant to be even: a trace, bursts, a fault."""
 
 
 class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -268,3 +277,5 @@ class Results(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where answers were checked."""
     objective: str = ""
     """What the plan wants an answer to hold, in words."""
+    design: DesignFigures | None = None
+    interactions: list[InteractionFigures] = []

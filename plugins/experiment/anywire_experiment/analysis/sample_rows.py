@@ -15,8 +15,6 @@ from anywire_experiment.record.cells import SAMPLES_FILE
 from anywire_experiment.record.samples import ADDED, SAMPLES
 
 Floats = NDArray[np.float64]
-GIVEN_UP = "cancelled"
-"""The outcome of a request that its client has given up by plan. One that was cancelled otherwise says by whom."""
 
 
 def read_samples(folder: Path) -> pa.Table:
@@ -36,13 +34,6 @@ def read_samples(folder: Path) -> pa.Table:
 def column(table: pa.Table, name: str) -> NDArray[np.int64]:
     values: NDArray[np.int64] = table[name].to_numpy()
     return values
-
-
-def given_up(rows: pa.Table) -> NDArray[np.bool_]:
-    """Of each request whether its client went away before the end, as the workload says; nobody has failed then."""
-    went = pc.and_(pc.equal(rows["outcome"], GIVEN_UP), pc.equal(pc.fill_null(rows["origin"], ""), ""))
-    found: NDArray[np.bool_] = went.to_numpy().astype(bool)
-    return found
 
 
 def waits_ms(rows: pa.Table) -> Floats:

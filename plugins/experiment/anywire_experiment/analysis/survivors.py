@@ -92,6 +92,15 @@ class Sides(NamedTuple):
         return all(each.low == each.high for side in (self.baseline, self.candidate) for each in side.values())
 
 
+def scaled(given: Mapping[int, Ends], values: Mapping[int, float], by_now: Mapping[int, float]) -> dict[int, Ends]:
+    """With all of a block's ends multiplied by what its value was multiplied by, to take an effect out."""
+    factors = {block: by_now[block] / value for block, value in values.items() if block in by_now and value > 0.0}
+    return {
+        block: Ends(each.value, each.low * factors.get(block, 1.0), each.high * factors.get(block, 1.0))
+        for block, each in given.items()
+    }
+
+
 def bounded(
     found: Comparison, sides: Sides, blocks: Sequence[int], *, resamples: int, seed: int
 ) -> tuple[Comparison, Bounds | None]:

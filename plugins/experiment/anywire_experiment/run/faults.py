@@ -17,6 +17,7 @@ from anywire_experiment.run import recorder
 from anywire_experiment.run.injection import Injection, why_not
 from anywire_experiment.run.managed import CellFailed, Died, Managed
 from anywire_experiment.run.stand_ins import StandIns
+from anywire_experiment.run.subject import Subject
 from anywire_experiment.run.system import System
 from anywire_experiment.workload import Fault
 
@@ -40,14 +41,15 @@ def check_here(arms: Sequence[Arm]) -> None:
 
 
 class CellFaults:
-    """Those of a cell of ``arm``. Make it before ``system`` starts: some take preparation. ``notices``: the
+    """Those of a cell of ``arm``, none where its system is not Anywire's. Make it before ``system`` starts: some take
+    preparation. ``notices``: the
     orchestrator tells attempts that fail, in all arms of a plan in which any has a fault."""
 
     def __init__(
         self,
         arm: Arm,
         seed: int,
-        system: System,
+        system: Subject,
         hosts: Hosts | None,
         private: Path,
         log: Path,
@@ -56,14 +58,18 @@ class CellFaults:
         *,
         notices: bool,
     ) -> None:
-        self._faults, self._seed, self._system, self._hosts = arm.faults, seed, system, hosts
-        self._servers = StandIns(arm.stand_in, system, cpus, log, died) if arm.stand_in is not None else None
+        self._faults, self._seed = arm.faults, seed
+        self._servers: StandIns | None = None
+        self._injections: dict[str, tuple[str, Injection]] = {}
+        if not isinstance(system, System):
+            return
+        if arm.stand_in is not None:
+            self._servers = StandIns(arm.stand_in, system, cpus, log, died)
         if self._servers is not None and hosts is not None:
             self._servers.prefix = hosts.agents.command()
         if notices:
             orchestrator = system.orchestrator
             orchestrator.environment = {**orchestrator.environment, recorder.NOTICES: "1"}
-        self._injections: dict[str, tuple[str, Injection]] = {}
         # Two that prepare the same process in the same way prepare it once.
         prepared: dict[tuple[str, str], Injection] = {}
         for workload, fault in arm.faults.items():
