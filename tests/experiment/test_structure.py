@@ -9,13 +9,14 @@ import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
 PLAN = {
-    *("arms", "companions", "config_tree", "plan", "plan_files", "programs", "systems", "validation", "workload"),
+    *("arms", "balance", "companions", "config_tree", "orders", "plan", "plan_files", "plan_levels", "programs"),
+    *("systems", "validation", "workload"),
 }
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),
     "exercises": set(),
     "mock_engine": set(),
-    "statistics": set(),
+    "statistics": {"balance"},
     "timerfd": set(),
     "network": PLAN | {"timerfd"},
     "record": PLAN,

@@ -19,7 +19,9 @@ from anywire.plugins import describe_validation
 from anywire.roles import assembly
 from anywire_experiment.companions import Companion, check_named, check_order
 from anywire_experiment.config_tree import SHORT, choose, configure, merge, normalised, set_option
-from anywire_experiment.plan import Level, Network, Plan
+from anywire_experiment.orders import arm_names
+from anywire_experiment.plan import Network, Plan
+from anywire_experiment.plan_levels import Level
 from anywire_experiment.programs import Named, ReadyAt, addressed, sample_value
 from anywire_experiment.systems import SYSTEM, AnywireSystem, ForeignSystem, check_foreign, system_of
 
@@ -219,13 +221,9 @@ def in_one_process(arm: Arm) -> bool:
 
 
 def arm_order(plan: Plan, block: int, arms: list[Arm]) -> list[Arm]:
-    """The arms of a block, in the order drawn for it."""
-    return random.Random(f"{plan.seed}/block {block}").sample(arms, len(arms))
-
-
-def workload_order(plan: Plan, block: int, arm: Arm) -> list[str]:
-    """The workloads of a cell, in the order drawn for it."""
-    return random.Random(f"{plan.seed}/block {block}/{arm.name}").sample(list(plan.workloads), len(plan.workloads))
+    """The arms of a block, in the order in which they run."""
+    by_name = {each.name: each for each in arms}
+    return [by_name[name] for name in arm_names(plan, block, list(by_name))]
 
 
 def load_seed(plan: Plan, block: int) -> int:

@@ -37,6 +37,7 @@ def cautions_of(record: RawData) -> list[str]:
         *_of_sessions(sessions_of(record.folder)),
         *_of_blocks(record),
         *_of_bursts(record),
+        *record.plan.repeated_traces(),
         *left_out(sessions_of(record.folder)),
     ]
 

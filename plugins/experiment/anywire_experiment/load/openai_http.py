@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import msgspec
 from anywire.errors import AgentUnavailable
 from anywire_experiment.load.rows import Answer
 from anywire_experiment.load.target import Question, Target
+from anywire_experiment.traffic import CANCELLED
 
 
 class _Delta(msgspec.Struct):
@@ -53,9 +55,10 @@ class HttpTarget(Target):
         self._netloc = where.netloc
         self._idle: deque[_Connection] = deque()
         self._all: set[_Connection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
 
     async def first_model(self) -> str:
-        answer, body = await self._exchange(self._head("GET", "/models", ""), False, 10.0)
+        answer, body = await self._exchange(self._head("GET", "/models", ""), Question("", b"", False, 0, 10.0, 0))
         if answer.status != 200:
             raise AgentUnavailable(f"the gateway does not tell its models: {answer.outcome} {bytes(body[:200])!r}")
         models = msgspec.json.decode(body)["data"]
@@ -76,12 +79,14 @@ class HttpTarget(Target):
         if question.deadline_s:
             extra += f"x-anywire-timeout: {question.deadline_s:g}\r\n"
         head = self._head("POST", "/chat/completions", extra)
-        answer, body = await self._exchange(head + question.body, question.stream, question.timeout_s)
+        answer, body = await self._exchange(head + question.body, question)
         if answer.outcome == "ok" and not question.stream:
             _read_whole(answer, body)
         return answer
 
     async def close(self) -> None:
+        for connecting in self._connecting:
+            connecting.cancel()
         for connection in self._all:
             connection.transport.close()
 
@@ -95,20 +100,26 @@ class HttpTarget(Target):
         self._all.add(made)
         return made
 
-    async def _exchange(self, request: bytes, stream: bool, timeout: float) -> tuple[Answer, bytes]:
+    async def _connect_another(self) -> None:
+        with contextlib.suppress(OSError):
+            self._idle.append(await self._new())
+
+    async def _exchange(self, request: bytes, question: Question) -> tuple[Answer, bytes]:
         answer = Answer()
         connection = None
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(question.patience_s):
                 while connection is None or connection.transport.is_closing():
                     if connection is not None:
                         self._all.discard(connection)
                     connection = self._idle.popleft() if self._idle else await self._new()
                 answer.sent_ns = time.monotonic_ns()
-                body = await connection.exchange(request, answer, stream)
+                body = await connection.exchange(request, answer, question)
             self._idle.append(connection)
         except TimeoutError:
-            answer.outcome, body = "timeout", b""
+            answer.outcome, body = question.ended_early(), b""
+        except _GivenUp:
+            answer.outcome, body = CANCELLED, b""
         except OSError:
             answer.outcome, body = "connection", b""
         except httptools.HttpParserError:
@@ -118,10 +129,19 @@ class HttpTarget(Target):
                 connection.transport.close()
                 self._all.discard(connection)
         answer.done_ns = time.monotonic_ns()
+        if answer.outcome == CANCELLED:
+            # The next request must not pay for the connection that this one has closed.
+            task = asyncio.create_task(self._connect_another())
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
         answer.first_ns = answer.first_ns or answer.done_ns
         if answer.outcome == "ok" and answer.status != 200:
             answer.outcome = _code(body) or f"http_{answer.status}"
         return answer, body
+
+
+class _GivenUp(Exception):
+    """The client has what it wanted of a stream."""
 
 
 class _Connection(asyncio.Protocol):
@@ -129,21 +149,24 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
-        self._answer, self._stream = Answer(), False
+        self._answer, self._stream, self._pieces = Answer(), False, 0
         self._body = bytearray()
         self._texts: list[str] = []
         self._done: asyncio.Future[None] | None = None
         self._parser: Any = None
 
-    async def exchange(self, request: bytes, answer: Answer, stream: bool) -> bytes:
-        """Fill ``answer``, and give the body of one that is no stream. Raises OSError when the connection ends."""
-        self._answer, self._stream = answer, stream
+    async def exchange(self, request: bytes, answer: Answer, question: Question) -> bytes:
+        """Fill ``answer``, and give the body of one that is no stream. Raises OSError when the connection ends, and
+        `_GivenUp`."""
+        self._answer, self._stream, self._pieces = answer, question.stream, question.give_up_pieces
         self._body, self._texts = bytearray(), []
         self._parser = httptools.HttpResponseParser(self)
         self._done = asyncio.get_running_loop().create_future()
         self.transport.write(request)
-        await self._done
-        answer.text = "".join(self._texts)
+        try:
+            await self._done
+        finally:
+            answer.text = "".join(self._texts)
         return bytes(self._body)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -212,6 +235,8 @@ class _Connection(asyncio.Protocol):
                 answer.first_ns = answer.first_ns or now
                 answer.piece_ns.append(now)
                 self._texts.append(choice.delta.content)
+        if 0 < self._pieces <= len(answer.piece_ns):
+            self._end(_GivenUp())
 
 
 def _read_whole(answer: Answer, body: bytes) -> None:

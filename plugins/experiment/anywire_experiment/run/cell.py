@@ -18,9 +18,10 @@ import pyarrow as pa
 
 from anywire.errors import AnywireError, ConfigError
 from anywire.identity import boot_id
-from anywire_experiment.arms import Arm, load_seed, workload_order
+from anywire_experiment.arms import Arm, load_seed
 from anywire_experiment.load.spec import SIGN_OF_LIFE, LoadSpec
 from anywire_experiment.network import Hosts, link, validated
+from anywire_experiment.orders import workload_order
 from anywire_experiment.plan import Plan
 from anywire_experiment.record.cells import LOAD, SAMPLES_FILE, Cell, Event, WorkloadRun, join_samples, write_cell
 from anywire_experiment.record.environment import redacted
@@ -69,7 +70,7 @@ class CellRun:
             arm=arm.name,
             levels=dict(arm.levels),
             order=order,
-            workload_order=workload_order(plan, block, arm),
+            workload_order=workload_order(plan, block),
             state="failed",
             reason="",
             started=_now(),
@@ -265,7 +266,7 @@ class CellRun:
         through = {each.through for each in self._plan.workloads.values()}
         plane = system.client_plane() if "client_plane" in through else None
         return LoadSpec(
-            workloads=dict(self._plan.workloads),
+            workloads={name: each.of_block(self.cell.block) for name, each in self._plan.workloads.items()},
             out=out,
             seed=self.cell.seed,
             url=system.url,

@@ -14,7 +14,8 @@ from anywire_experiment.statistics import FEWEST_BLOCKS, FEWEST_FOR_INTERVAL
 
 def expectations(plan: Plan, arms: Sequence[Arm]) -> list[str]:
     """A sentence for each verdict or figure that cannot come of it."""
-    return [*_blocks(plan, len(arms)), *plan.too_few_requests(), *_bursts(plan, arms), *_brokers(arms)]
+    of_plan = [*_blocks(plan, len(arms)), *plan.too_few_requests(), *plan.repeated_traces()]
+    return [*of_plan, *_bursts(plan, arms), *_brokers(arms)]
 
 
 def _blocks(plan: Plan, arms: int) -> Iterator[str]:
