@@ -8,11 +8,12 @@ from pathlib import Path
 import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
-PLAN = {"arms", "companions", "plan", "plan_files", "validation", "workload"}
+PLAN = {"arms", "companions", "plan", "plan_files", "trace_formats", "traffic", "validation", "workload"}
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),
     "exercises": set(),
     "statistics": set(),
+    "capture": PLAN,
     "timerfd": set(),
     "network": PLAN | {"timerfd"},
     "record": PLAN,
