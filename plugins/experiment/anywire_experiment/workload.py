@@ -54,6 +54,12 @@ class Window(_Section):
 
     start: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False, description="seconds after its first request")
     seconds: Positive = pydantic.Field(description="how long it is")
+    step: float = pydantic.Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds by which each block's window begins later than the one before; 0: all replay the same",
+    )
 
 
 class Trace(_Section):
@@ -63,6 +69,11 @@ class Trace(_Section):
 
     kind: Literal["trace"] = "trace"
     file: Path = pydantic.Field(description="the trace; a relative path starts at the plan's folder")
+    further: tuple[Path, ...] = pydantic.Field(
+        (),
+        description="more files, for other blocks: the first block replays `file`, the next ones these, then all once "
+        "more; every arm of a block gets the same",
+    )
     format: Literal["", "anywire", "azure", "burstgpt", "mooncake"] = pydantic.Field(
         "", description="the format it must have; empty: known by its columns"
     )
@@ -77,6 +88,20 @@ class Trace(_Section):
         description="where the trace tells sessions: send a request when the one before it was answered, after the "
         "recorded pause; false: each at its recorded time",
     )
+
+    def of_block(self, block: int) -> Trace:
+        """What a block, counted from 1, replays: the files in turn, and after each turn the next window."""
+        files = (self.file, *self.further)
+        turn, which = divmod(block - 1, len(files))
+        window = self.window
+        if window is not None:
+            window = window.model_copy(update={"start": window.start + turn * window.step, "step": 0.0})
+        return self.model_copy(update={"file": files[which], "further": (), "window": window})
+
+    def parts(self, blocks: int) -> int:
+        """How many different parts so many blocks replay."""
+        moving = self.window is not None and self.window.step > 0
+        return blocks if moving else min(blocks, 1 + len(self.further))
 
 
 Arrivals = Annotated[Closed | Poisson | Bursts | Trace, pydantic.Field(discriminator="kind")]
@@ -224,6 +249,12 @@ class Workload(_Section):
         if self.fault is not None and self.seconds is not None and self.fault.at >= self.seconds:
             raise ValueError(f"the fault at {self.fault.at:g} s comes after the end at {self.seconds:g} s")
         return self
+
+    def of_block(self, block: int) -> Workload:
+        """As a block, counted from 1, has it: with its own part of a trace."""
+        if not isinstance(self.arrivals, Trace):
+            return self
+        return self.model_copy(update={"arrivals": self.arrivals.of_block(block)})
 
     def tenant_of(self, client: int) -> str:
         """The tenant of that client of a closed loop, counted from 0: each has its share of the clients. Empty where no
