@@ -16,7 +16,7 @@ from tests.long_form import SOAK
 
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.survivors import Ends, Sides, bounded, bounded_shares, ends_of
-from anywire_experiment.statistics import Comparison, Outcome, compare, compare_shares
+from anywire_experiment.statistics import Comparison, Outcome, ShareComparison, compare, compare_shares
 
 EXPERIMENTS = 2000 if SOAK else 60
 MARGIN, ALPHA = 0.10, 0.05
@@ -146,6 +146,10 @@ def drawn(rng: np.random.Generator, shape: str, size: int) -> NDArray[np.float64
             return np.asarray(rng.normal(size=size) + 6 * (rng.random(size) < 0.05))
 
 
+def judged(ratios: list[float]) -> Comparison:
+    return compare([1.0] * len(ratios), ratios, margin=MARGIN, resamples=1000)
+
+
 def said(found: Comparison) -> str:
     if found.blocks < 12:
         return ""
@@ -166,17 +170,16 @@ def test_blocks_that_are_missing_not_at_random_never_give_a_verdict_that_all_wou
     rng = np.random.default_rng(5)
     false = 0
     for number in range(EXPERIMENTS):
-        logs = np.log(true) + 0.06 * drawn(rng, shape, 13 + missing)
+        logs = np.log(true) + 0.06 * drawn(rng, shape, 17 + missing)
         order = np.argsort(logs)
         kept = np.sort(order[:-missing] if number % 2 else order[missing:])
-        whole = compare([1.0] * logs.size, np.exp(logs).tolist(), margin=MARGIN, resamples=1000)
-        part = compare([1.0] * kept.size, np.exp(logs[kept]).tolist(), margin=MARGIN, resamples=1000)
+        whole, part = judged(np.exp(logs).tolist()), judged(np.exp(logs[kept]).tolist())
         sides = Sides(
             {int(at): Ends(1.0, 1.0, 1.0) for at in range(logs.size)},
             {int(at): Ends(value, value, value) for at in kept if (value := float(np.exp(logs[at])))},
             (0.0, 0.0),
         )
-        held, bounds = bounded(part, sides, range(logs.size), resamples=1000, seed=0)
+        held, bounds = bounded(part, judged, sides, range(logs.size))
         assert bounds is not None
         false += said(held) not in ("", said(whole))
     assert false == 0
@@ -184,9 +187,13 @@ def test_blocks_that_are_missing_not_at_random_never_give_a_verdict_that_all_wou
 
 def test_missing_shares_may_have_been_all_or_nothing() -> None:
     before, after = dict.fromkeys(range(20), 0.5), {block: 0.5 + 0.01 * (block % 3) for block in range(19)}
-    found = compare_shares(list(before.values())[:19], list(after.values()), margin=0.05, resamples=1000)
-    held, bounds = bounded_shares(found, before, after, range(20), resamples=1000, seed=0)
+
+    def judge(first: list[float], second: list[float]) -> ShareComparison:
+        return compare_shares(first, second, margin=0.05, resamples=1000)
+
+    found = judge(list(before.values())[:19], list(after.values()))
+    held, bounds = bounded_shares(found, judge, before, after, range(20))
     assert bounds is not None
     assert (bounds.blocks, bounds.missing) == (20, 1)
     assert found.p_equivalent < ALPHA < held.p_equivalent
-    assert bounded_shares(found, before, before, range(20), resamples=1000, seed=0) == (found, None)
+    assert bounded_shares(found, judge, before, before, range(20)) == (found, None)

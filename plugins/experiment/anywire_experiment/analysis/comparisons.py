@@ -127,16 +127,19 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
     before, after = without_place(record, workload, metric, arms, found)
     paired = [np.array([given[block] for block in common]) for given in (before, after)]
     if metric in JUDGED_SHARES and len(common) >= FEWEST_FOR_INTERVAL:
-        shares = compare_shares(
-            list(paired[0]),
-            list(paired[1]),
-            margin=plan.share_margin,
-            level=plan.confidence,
-            resamples=RESAMPLES,
-            seed=plan.seed,
-        )
-        every = range(1, plan.blocks + 1)
-        shares, bounds = bounded_shares(shares, before, after, every, resamples=RESAMPLES, seed=plan.seed)
+
+        def judge_shares(first: list[float], second: list[float]) -> ShareComparison:
+            return compare_shares(
+                first,
+                second,
+                margin=plan.share_margin,
+                level=plan.confidence,
+                resamples=RESAMPLES,
+                seed=plan.seed,
+            )
+
+        shares = judge_shares(paired[0].tolist(), paired[1].tolist())
+        shares, bounds = bounded_shares(shares, judge_shares, before, after, range(1, plan.blocks + 1))
         return msgspec.structs.replace(made, shares=shares, bounds=bounds)
     if metric in SHARES or min(each.min() for each in paired) <= 0.0:
         reason = (
@@ -154,15 +157,19 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         sentence = f"{MEANINGS[metric].title} is 0 in every block of both" if none else ""
         sentence = sentence or unjudged(names[0], names[1], difference, metric)
         return msgspec.structs.replace(made, difference=difference, shift=shift, reason=reason, sentence=sentence)
-    comparison = compare(
-        paired[0].tolist(),
-        paired[1].tolist(),
-        margin=plan.margin,
-        statistic=plan.statistic,
-        level=plan.confidence,
-        resamples=RESAMPLES,
-        seed=plan.seed,
-    )
+
+    def judge(first: list[float], second: list[float]) -> Comparison:
+        return compare(
+            first,
+            second,
+            margin=plan.margin,
+            statistic=plan.statistic,
+            level=plan.confidence,
+            resamples=RESAMPLES,
+            seed=plan.seed,
+        )
+
+    comparison = judge(paired[0].tolist(), paired[1].tolist())
     failed = (share_failed(sides[0], metric), share_failed(sides[1], metric))
     may_be = Sides(
         scaled(ends(record, baseline, workload, metric), found[0], before),
@@ -170,7 +177,7 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         failed,
     )
     every = range(1, plan.blocks + 1)
-    comparison, bounds = bounded(comparison, may_be, every, resamples=RESAMPLES, seed=plan.seed)
+    comparison, bounds = bounded(comparison, lambda ratios: judge([1.0] * len(ratios), ratios), may_be, every)
     return msgspec.structs.replace(made, comparison=comparison, bounds=bounds)
 
 
