@@ -13,6 +13,7 @@ from anywire_experiment.analysis.places import without_place
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import meaning_of
 from anywire_experiment.plan import Metric
+from anywire_experiment.plan_faults import FAULT
 from anywire_experiment.statistics import Comparison, Estimate, Outcome, as_family, compare, verdict
 
 SAME, DIFFERS = "same", "differs"
@@ -27,7 +28,7 @@ def interactions(record: RawData) -> list[InteractionFigures]:
         for candidate, factor, levels, others in _places(record)
         for workload in record.plan.workloads
         for metric in record.metrics(workload)
-        if metric not in MAY_BE_ZERO
+        if metric not in MAY_BE_ZERO and not (metric == "notice" and FAULT in (factor, record.plan.compared))
     ]
     family = as_family({at: each.comparison for at, each in enumerate(made) if each.comparison is not None})
     for at, found in family.items():
