@@ -14,7 +14,7 @@ from anywire_experiment.analysis.metrics import JUDGED_SHARES, MEANINGS, SHARES
 from anywire_experiment.analysis.places import caution_of, without_place
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
-from anywire_experiment.analysis.survivors import Sides, bounded, bounded_shares, not_held, scaled, share_failed
+from anywire_experiment.analysis.survivors import Sides, bounded, bounded_shares, not_held, reach, scaled, share_failed
 from anywire_experiment.analysis.wording import judged, judged_shares, metric_of, moments, not_told, unjudged
 from anywire_experiment.plan import Metric
 from anywire_experiment.statistics import (
@@ -178,7 +178,8 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
     )
     every = range(1, plan.blocks + 1)
     comparison, bounds = bounded(comparison, lambda ratios: judge([1.0] * len(ratios), ratios), may_be, every)
-    return msgspec.structs.replace(made, comparison=comparison, bounds=bounds)
+    caution = [*made.caution, *reach(bounds)]
+    return msgspec.structs.replace(made, comparison=comparison, bounds=bounds, caution=caution)
 
 
 def _bursts(record: RawData, workload: str, metric: Metric, arms: tuple[str, str]) -> str:

@@ -230,3 +230,10 @@ def not_held(found: Comparison | ShareComparison, bounds: Bounds, names: tuple[s
 
 def _change(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %".replace("-", MINUS) if 1 / 3 < ratio < 3 else f"{ratio:.3g} times"
+
+
+def reach(bounds: Bounds | None) -> Iterator[str]:
+    """What an estimate may have been, where requests failed, for a reader of its verdict."""
+    if bounds is not None and (bounds.failed_baseline or bounds.failed_candidate):
+        low, high = _change(bounds.low), _change(bounds.high)
+        yield f"whatever the failed requests would have shown, the estimate lies between {low} and {high}"
