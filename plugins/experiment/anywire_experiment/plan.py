@@ -228,9 +228,7 @@ def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:
         plan = Plan.model_validate(source.tree)
     except pydantic.ValidationError as error:
         raise ConfigError(describe(error, Plan, source)) from error
-    placed = {
-        name: with_files(name, each, plan.blocks, source, path.parent) for name, each in plan.workloads.items()
-    }
+    placed = {name: with_files(name, each, plan.blocks, source, path.parent) for name, each in plan.workloads.items()}
     return plan.model_copy(update={"workloads": placed, "system": with_plugins(plan.system, source, path.parent)})
 
 
