@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ async def test_a_turn_is_meant_for_the_end_of_the_answer_and_the_pause_after_it(
         return await whole(request)
 
     rows = (await measured(tmp_path, Server(slow).answer, {"requests": 3, "conversation": TALK})).to_pylist()
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         assert after["intended_ns"] == before["done_ns"] + 20_000_000
         assert after["sent_ns"] >= after["intended_ns"]
 
@@ -199,7 +200,7 @@ async def test_requests_that_are_given_up_are_neither_answered_nor_failed(tmp_pa
     assert found.keys() == {"ok", CANCELLED}
     assert 8 <= found[CANCELLED] <= 22
     given_up = [each for each in table.to_pylist() if each["outcome"] == CANCELLED]
-    assert all(0.004e9 <= each["done_ns"] - each["sent_ns"] for each in given_up)
+    assert all(each["done_ns"] - each["sent_ns"] >= 0.004e9 for each in given_up)
     quick = Counter((await measured(tmp_path, Server().answer, load))["outcome"].to_pylist())
     assert quick == found, "an arm that answers sooner has no other requests in its figures"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
-from tests.experiment.answering import HEADERS, events, gateway, measured, piece, streamed, whole
+from tests.experiment.answering import HEADERS, Handler, events, gateway, measured, piece, streamed, whole
 
 from anywire.errors import ConfigError
 from anywire_experiment.load.arrivals import arrivals

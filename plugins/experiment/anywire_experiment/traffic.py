@@ -18,6 +18,8 @@ from anywire.builtin.distribution import Distribution, Drawn
 LONGEST_PROMPT = 1_000_000
 """Tokens of a prompt, or of what a turn adds to one; longer ones that are drawn are cut to it."""
 LONGEST_ANSWER = 1_000_000
+MOST_BLOCK_TOKENS = 65_536
+"""Tokens for which one hash of a prompt's beginning stands."""
 MOST_TURNS = 1_000
 MOST_BRANCHES = 64
 LONGEST_PAUSE = 86_400.0

@@ -2,8 +2,8 @@
 
 Times are measured from the moment a request was *meant* to be sent. In an open loop that is its place in the arrival
 process, however late the generator or the system are, so a system that stalls cannot hide it by slowing down the
-load (coordinated omission); in a closed loop it is the end of the client's last answer. In a session it is the end of the answer before it and the pause
-after that.
+load (coordinated omission); in a closed loop it is the end of the client's last answer. In a session it is the end of
+the answer before it and the pause after that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from anywire_experiment.exercises.generated import KINDS, Kind
-from anywire_experiment.traffic import LONGEST_PROMPT, Conversation, GivingUp, Sizes
+from anywire_experiment.traffic import LONGEST_PROMPT, MOST_BLOCK_TOKENS, Conversation, GivingUp, Sizes
 
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 TENANT = "^[!-~]{1,64}$"
@@ -81,7 +81,7 @@ class Trace(_Section):
     window: Window | None = pydantic.Field(None, description="only the requests of this part of it")
     first: int | None = pydantic.Field(None, ge=1, description="only so many requests, the first ones")
     block_tokens: int = pydantic.Field(
-        512, ge=1, le=65_536, description="tokens for which one hash of a prompt's beginning stands"
+        512, ge=1, le=MOST_BLOCK_TOKENS, description="tokens for which one hash of a prompt's beginning stands"
     )
     by_session: bool = pydantic.Field(
         True,

@@ -4,15 +4,17 @@
 |---|---|---|
 | ``anywire`` | CSV | ``arrival_s``, ``input_tokens``, ``output_tokens`` |
 | ``azure`` | CSV | ``TIMESTAMP`` (seconds, or date and time), ``ContextTokens``, ``GeneratedTokens`` |
-| ``burstgpt`` | CSV | ``Timestamp`` (s), ``Request tokens``, ``Response tokens``; ``Session ID`` and ``Elapsed time`` (s) if there |
+| ``burstgpt`` | CSV | ``Timestamp`` (s), ``Request tokens``, ``Response tokens``, and if there those of sessions (1) |
 | ``mooncake`` | JSON lines | ``timestamp`` (ms), ``input_length``, ``output_length``, ``hash_ids`` |
 
+(1) ``Session ID`` and ``Elapsed time`` (s).
+
 A CSV may have further columns of ``anywire``, in which an empty field is as none: ``prefix`` (which of
-``prompts.prefixes`` beginnings it has, from 1), ``priority``, ``deadline_s``, ``tenant``, ``model``, ``stream`` (true or
-false), ``session`` and ``think_s`` (seconds from the end of the session's answer before it), ``blocks`` (numbers with
-spaces between; equal ones stand for equal text, as Mooncake's hashes do), ``cancel_s`` and ``cancel_tokens`` (when its
-client gave it up). Other columns are not looked at. In BurstGPT a request with no response tokens failed there, and is
-left out, and so is the name of the model, which is another service's.
+``prompts.prefixes`` beginnings it has, from 1), ``priority``, ``deadline_s``, ``tenant``, ``model``, ``stream`` (true
+or false), ``session`` and ``think_s`` (seconds from the end of the session's answer before it), ``blocks`` (numbers
+with spaces between; equal ones stand for equal text, as Mooncake's hashes do), ``cancel_s`` and ``cancel_tokens`` (when
+its client gave it up). Other columns are not looked at. In BurstGPT a request with no response tokens failed there, and
+is left out, and so is the name of the model, which is another service's.
 """
 
 from __future__ import annotations
@@ -153,8 +155,8 @@ def _within(path: Path, found: list[Arrival], window: Window) -> list[Arrival]:
     if not chosen:
         last = found[-1].at - found[0].at
         raise ConfigError(
-            f"trace {path} has no requests in the window from {window.start:g} s for {window.seconds:g} s; its last one "
-            f"comes after {last:g} s"
+            f"trace {path} has no requests in the window from {window.start:g} s for {window.seconds:g} s; its last "
+            f"one comes after {last:g} s"
         )
     return chosen
 

@@ -113,6 +113,7 @@ def steadiness(arms: list[ArmFigures]) -> Table:
         ],
         f"A step: the latency of a block changes its level by more than chance; {100 * BY_CHANCE:g} % of steady blocks "
         f"seem to, and blocks of fewer than {FEWEST_FOR_STEP} answers are not looked at. First {100 * FIRST:g} % of "
-        f"each block by its last {100 * LAST:g} %, less 1, over the blocks: it is above 0 where the warm-up was too short. Adjusted for all arms and workloads (Holm).",
+        f"each block by its last {100 * LAST:g} %, less 1, over the blocks: it is above 0 where the warm-up was too "
+        "short. Adjusted for all arms and workloads (Holm).",
         frozenset({4}),
     )
