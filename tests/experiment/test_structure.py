@@ -8,10 +8,14 @@ from pathlib import Path
 import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
-PLAN = {"arms", "balance", "companions", "orders", "plan", "plan_files", "plan_levels", "validation", "workload"}
+PLAN = {
+    *("arms", "balance", "companions", "config_tree", "orders", "plan", "plan_files", "plan_levels", "programs"),
+    *("systems", "validation", "workload"),
+}
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),
     "exercises": set(),
+    "mock_engine": set(),
     "statistics": {"balance"},
     "timerfd": set(),
     "network": PLAN | {"timerfd"},

@@ -19,7 +19,8 @@
 
 A factor is named for what it changes: ``transport``, ``selector``, ``scheduler``, ``engine``, ``launcher``, ``agents``,
 ``network`` are short for the usual keys, anything else is a key of the config with dots (``pipeline.max_attempts``).
-The levels of ``request`` are members of the chat requests that clients send, those of ``request.model`` one of them. A
+The levels of ``request`` are members of the chat requests that clients send, those of ``request.model`` one of them;
+those of ``system`` are whole systems, Anywire or another one (`anywire_experiment.systems`). A
 level is a value, or ``{label: value}``. Every combination of levels is an *arm*. In every *block* each arm's system is
 started afresh, in an order drawn from the seed, and runs every workload once, these in an order of their own; that pair
 of block and arm is a *cell*. Orders are balanced over the blocks (`anywire_experiment.orders`). Arms are compared block
@@ -37,7 +38,7 @@ import yaml
 
 from anywire.config_layers import File
 from anywire.errors import ConfigError
-from anywire_experiment.companions import Companion
+from anywire_experiment.companions import Companion, is_reserved, reserved
 from anywire_experiment.plan_files import with_files, with_plugins
 from anywire_experiment.plan_levels import Levels, Name, number_as_name
 from anywire_experiment.validation import describe
@@ -70,8 +71,6 @@ from a fault until the last request was over that failed or took more than twice
 that were asked. ``spent_tokens``: tokens of prompts and answers per request, those of the tasks that a service asked
 agents for included."""
 
-
-_RESERVED = ("orchestrator", "load")
 
 OF_REQUESTS: frozenset[Metric] = frozenset({"latency", "ttft", "itl", "wait"})
 """Those of which a block has a value for each request; of the others it has one number."""
@@ -165,8 +164,8 @@ class Plan(_Section):
     @pydantic.model_validator(mode="after")
     def _companions_have_names_and_arms(self) -> Plan:
         for name, each in self.companions.items():
-            if name in _RESERVED or name.startswith("agent"):
-                raise ValueError(f"companions: {name!r} is the name of a process of every cell; choose another")
+            if is_reserved(name):
+                raise ValueError(f"companions: {reserved(name)}")
             for factor, wanted in each.arms.items():
                 labels = [level.label for level in self.factors.get(factor, ())]
                 if missing := [level for level in wanted if level not in labels]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -45,8 +46,11 @@ _event = msgspec.json.Decoder(_Event)
 class HttpTarget(Target):
     """As many keep-alive connections as there are requests under way at once."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
+        """``url`` without a path is of an API at ``/v1``; every request has ``headers``."""
         where = urlsplit(url)
+        self._api = where.path.rstrip("/") or "/v1"
+        self._headers = "".join(f"{name}: {text}\r\n" for name, text in (headers or {}).items())
         self._host, self._port = where.hostname or "", where.port or 80
         self._netloc = where.netloc
         self._idle: deque[_Connection] = deque()
@@ -54,7 +58,7 @@ class HttpTarget(Target):
         self._connecting: set[asyncio.Task[None]] = set()
 
     async def first_model(self) -> str:
-        answer, body = await self._exchange(self._head("GET", "/v1/models", ""), Question("", b"", False, 0, 10.0, 0))
+        answer, body = await self._exchange(self._head("GET", "/models", ""), Question("", b"", False, 0, 10.0, 0))
         if answer.status != 200:
             raise AgentUnavailable(f"the gateway does not tell its models: {answer.outcome} {bytes(body[:200])!r}")
         models = msgspec.json.decode(body)["data"]
@@ -74,7 +78,7 @@ class HttpTarget(Target):
             extra += f"x-anywire-tenant: {question.tenant}\r\n"
         if question.deadline_s:
             extra += f"x-anywire-timeout: {question.deadline_s:g}\r\n"
-        head = self._head("POST", "/v1/chat/completions", extra)
+        head = self._head("POST", "/chat/completions", extra)
         answer, body = await self._exchange(head + question.body, question)
         if answer.outcome == "ok" and not question.stream:
             _read_whole(answer, body)
@@ -87,7 +91,8 @@ class HttpTarget(Target):
             connection.transport.close()
 
     def _head(self, method: str, path: str, extra: str) -> bytes:
-        return f"{method} {path} HTTP/1.1\r\nHost: {self._netloc}\r\n{extra}\r\n".encode()
+        given = f"Host: {self._netloc}\r\n{self._headers}{extra}"
+        return f"{method} {self._api}{path} HTTP/1.1\r\n{given}\r\n".encode()
 
     async def _new(self) -> _Connection:
         loop = asyncio.get_running_loop()

@@ -31,7 +31,8 @@ _PARTIAL = ".partial"
 
 class Session(msgspec.Struct):
     """One life of the runner. ``ended`` is empty when it was killed; then ``last_cell`` is when its last cell ended.
-    ``differs``: what was not as in the first session."""
+    ``differs``: what was not as in the first session. ``left_out``: why, by level, of optional systems that are not
+    here."""
 
     started: str
     environment: Environment
@@ -40,6 +41,7 @@ class Session(msgspec.Struct):
     cells: int = 0
     last_cell: str = ""
     differs: list[str] = []
+    left_out: dict[str, str] = {}
 
 
 class Sessions(msgspec.Struct):
