@@ -34,7 +34,7 @@ class _Cell:
 
 def measured(*rows: tuple[int | None, float, float, str]) -> Measured:
     """Of requests: session, intended and done in ms, outcome."""
-    given = [
+    given: list[dict[str, Any]] = [
         {field.name: {"piece_ns": []}.get(field.name, "" if field.type == pa.string() else None) for field in SAMPLES}
         | {"workload": "w", "phase": "measured", "index": at, "outcome": outcome, "session": session, "turn": 0}
         | {"intended_ns": int(intended * MS), "done_ns": int(done * MS), "sent_ns": int(intended * MS)}

@@ -132,9 +132,9 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         counters=_counters(cells, workload),
         origins=dict(sorted(origins.items())),
         quality=quality_of(blocks, record.plan.confidence),
+        traffic=traffic_of(record.plan, blocks),
         lateness=lateness_of(record, arm, workload),
         steady=steadiness_of(record, arm, workload),
-        traffic=traffic_of(record.plan, blocks),
     )
 
 

@@ -191,11 +191,11 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     origins: dict[str, int] = {}
     quality: QualityFigures | None = None
     """None where no answer was checked."""
+    traffic: TrafficFigures | None = None
+    """None where requests do not depend on each other, and none is given up."""
     lateness: LatenessFigures | None = None
     steady: SteadyFigures | None = None
     """None where the load is not meant to be even: a trace, bursts, a fault."""
-    traffic: TrafficFigures | None = None
-    """None where requests do not depend on each other, and none is given up."""
 
 
 class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
