@@ -71,7 +71,7 @@ def analysed(record: RawData) -> Results:
         arms=record.arms,
         workloads=list(plan.workloads),
         headline=headline(judged, record.arms, plan.compared, plan.base_level, record.levels),
-        cautions=[*cautions_of(record), *_told(figures)],
+        cautions=[*cautions_of(record), *lateness.told(figures), *steadiness.told(figures)],
         cells=[_cell(each) for each in record.cells],
         figures=figures,
         comparisons=judged,
@@ -80,12 +80,6 @@ def analysed(record: RawData) -> Results:
         design=design_of(record),
         interactions=interactions(record),
     )
-
-
-def _told(figures: Sequence[ArmFigures]) -> Iterator[str]:
-    """What a reader must know of arms and their load."""
-    for each in figures:
-        yield from filter(None, (lateness.told(each), steadiness.told(each)))
 
 
 def _cell(cell: Cell) -> CellState:
