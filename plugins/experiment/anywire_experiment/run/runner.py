@@ -23,6 +23,7 @@ from anywire_experiment.record.storage import writing
 from anywire_experiment.run.availability import available
 from anywire_experiment.run.cell import CellRun, placement
 from anywire_experiment.run.expectations import expectations
+from anywire_experiment.run.faults import check_here
 from anywire_experiment.run.outside import outside
 from anywire_experiment.run.system import free_dds_domain
 
@@ -67,6 +68,7 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
     needs_posix("an experiment")
     placement(plan)
     plan, arms, left_out = available(plan, progress)
+    check_here(arms)
     sources = sources_of(arms)
     networked = next((each.name for each in arms if each.network is not None), None)
     if networked is not None and (why := unavailable()):
