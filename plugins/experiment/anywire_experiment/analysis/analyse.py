@@ -14,6 +14,7 @@ import numpy as np
 from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
+from anywire_experiment.analysis.energy import energy_of
 from anywire_experiment.analysis.measured import Measured, TenantRows
 from anywire_experiment.analysis.metrics import MEANINGS
 from anywire_experiment.analysis.quality import paired, quality_of
@@ -123,6 +124,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         counters=_counters(cells, workload),
         origins=dict(sorted(origins.items())),
         quality=quality_of(blocks, record.plan.confidence),
+        energy=energy_of(cells, blocks, workload),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from anywire_experiment.analysis.energy import EnergyFigures
 from anywire_experiment.statistics import Comparison, ShareComparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
 
@@ -172,6 +173,8 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     origins: dict[str, int] = {}
     quality: QualityFigures | None = None
     """None where no answer was checked."""
+    energy: EnergyFigures | None = None
+    """None where no energy was counted."""
 
 
 class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
