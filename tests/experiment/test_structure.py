@@ -23,7 +23,10 @@ MAY = {
     "report": PLAN | {"analysis", "record", "statistics"},
     "fault_table": PLAN | {"network", "record", "run"},
     "outcome": PLAN | {"analysis", "fault_table", "record", "report"},
-    "cli": PLAN | {"analysis", "fault_table", "outcome", "record", "report", "run"},
+    "verified": {"analysis", "outcome", "record"},
+    "frames": {"analysis", "record", "statistics", "verified"},
+    "exports": {"analysis", "frames", "record", "report", "verified"},
+    "cli": PLAN | {"analysis", "exports", "fault_table", "outcome", "record", "report", "run"},
 }
 
 
