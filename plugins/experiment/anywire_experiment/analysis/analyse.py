@@ -11,12 +11,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from anywire_experiment.analysis import lateness, steadiness
 from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
 from anywire_experiment.analysis.energy import energy_of
+from anywire_experiment.analysis.interactions import interactions
+from anywire_experiment.analysis.lateness import lateness_of
 from anywire_experiment.analysis.measured import Measured, TenantRows
 from anywire_experiment.analysis.metrics import MEANINGS
+from anywire_experiment.analysis.places import design_of
 from anywire_experiment.analysis.quality import paired, quality_of
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.resources import medians, resources
@@ -34,6 +38,7 @@ from anywire_experiment.analysis.results import (
     ServedFigures,
     Valued,
 )
+from anywire_experiment.analysis.steadiness import judged_together, steadiness_of
 from anywire_experiment.analysis.wording import headline
 from anywire_experiment.arms import is_of_requests
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
@@ -52,6 +57,7 @@ def analyse(folder: Path) -> Results:
 def analysed(record: RawData) -> Results:
     plan = record.plan
     judged = comparisons(record)
+    figures = judged_together([_arm(record, arm, workload) for workload in plan.workloads for arm in record.arms])
     return Results(
         format=FORMAT,
         name=plan.name,
@@ -65,13 +71,21 @@ def analysed(record: RawData) -> Results:
         arms=record.arms,
         workloads=list(plan.workloads),
         headline=headline(judged, record.arms, plan.compared, plan.base_level, record.levels),
-        cautions=cautions_of(record),
+        cautions=[*cautions_of(record), *_told(figures)],
         cells=[_cell(each) for each in record.cells],
-        figures=[_arm(record, arm, workload) for workload in plan.workloads for arm in record.arms],
+        figures=figures,
         comparisons=judged,
         same_answers=_same_answers_of(record),
         paired_answers=_paired_answers(record),
+        design=design_of(record),
+        interactions=interactions(record),
     )
+
+
+def _told(figures: Sequence[ArmFigures]) -> Iterator[str]:
+    """What a reader must know of arms and their load."""
+    for each in figures:
+        yield from filter(None, (lateness.told(each), steadiness.told(each)))
 
 
 def _cell(cell: Cell) -> CellState:
@@ -125,6 +139,8 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         origins=dict(sorted(origins.items())),
         quality=quality_of(blocks, record.plan.confidence),
         energy=energy_of(cells, blocks, workload),
+        lateness=lateness_of(record, arm, workload),
+        steady=steadiness_of(record, arm, workload),
     )
 
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from anywire_experiment.analysis.design_figures import (
+    DesignFigures,
+    InteractionFigures,
+    LatenessFigures,
+    SteadyFigures,
+)
 from anywire_experiment.analysis.energy import EnergyFigures
 from anywire_experiment.statistics import Comparison, ShareComparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
@@ -175,6 +181,9 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """None where no answer was checked."""
     energy: EnergyFigures | None = None
     """None where no energy was counted."""
+    lateness: LatenessFigures | None = None
+    steady: SteadyFigures | None = None
+    """None where the load is not meant to be even: a trace, bursts, a fault."""
 
 
 class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -249,3 +258,5 @@ class Results(msgspec.Struct, frozen=True, omit_defaults=True):
     same_answers: list[SameAnswers]
     paired_answers: list[PairedAnswers] = []
     """Where answers were checked."""
+    design: DesignFigures | None = None
+    interactions: list[InteractionFigures] = []

@@ -59,6 +59,8 @@ _OF_SAMPLES = {
     "expected": ("", "the right answer to the exercise, or its pattern"),
     "said": ("", "answer to the exercise, a long one cut"),
     "right": ("", "whether the exercise was answered right; null where there is none"),
+    "session": ("", "session of the request, from 0 in each phase; null where it depends on no other request"),
+    "turn": ("", "turn of the session, from 0; requests of one turn are sent at once"),
     "stages_comparable": ("", "whether the stages of orchestrator and agent are of one clock"),
     "tenant": ("", "tenant of the request"),
     "tasks": ("", "tasks that agents were asked for"),

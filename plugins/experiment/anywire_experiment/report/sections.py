@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anywire_experiment.analysis.results import Results
-from anywire_experiment.report import energy, quality, tables
+from anywire_experiment.report import design, energy, quality, tables
 
 
 def of_workload(results: Results, workload: str) -> list[tables.Table]:
@@ -15,4 +15,5 @@ def of_workload(results: Results, workload: str) -> list[tables.Table]:
     made += [tables.figures(results, arms), tables.percentiles(arms), tables.failures(arms)]
     made += [tables.served(arms), tables.faults(arms), tables.counters(arms)]
     made += [tables.stages(arms), tables.resources(arms), tables.wires(arms), energy.energy(arms)]
+    made += design.of_workload(results, workload, arms)
     return [each for each in made if each.rows]
