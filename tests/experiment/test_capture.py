@@ -28,8 +28,8 @@ from anywire_experiment.capture.listening import GATHER_MS
 from anywire_experiment.capture.taken import Taken
 from anywire_experiment.capture.written import check, write
 from anywire_experiment.load.sessions import sessions
-from anywire_experiment.load.trace_formats import read_trace
 from anywire_experiment.plan import load_plan
+from anywire_experiment.trace_formats import read_trace
 from reserved import free_port
 
 pytestmark = pytest.mark.timeout(240)
@@ -39,12 +39,19 @@ SECRET = "Xylophone Quetzalcoatl "
 
 
 def begun(task_id: str, at: float, **more: Any) -> TaskAdmitted:
-    fields = {"kind": "chat", "model": "m", "stream": True, "prompt_chars": 400} | more
+    fields: dict[str, Any] = {"kind": "chat", "model": "m", "stream": True, "prompt_chars": 400} | more
     return TaskAdmitted(id=f"x-{task_id}", at_ns=int(at * SECOND), time=at, task_id=task_id, **fields)
 
 
 def ended(task_id: str, at: float, **more: Any) -> TaskEnded:
-    fields = {"agent_id": "a", "transport": "zeromq", "attempts": 1, "error": "", "chunks": 1, "prompt_chars": 400}
+    fields: dict[str, Any] = {
+        "agent_id": "a",
+        "transport": "zeromq",
+        "attempts": 1,
+        "error": "",
+        "chunks": 1,
+        "prompt_chars": 400,
+    }
     fields |= {"kind": "chat", "model": "m", "stages": Stages(), "prompt_tokens": 100, "tokens": 20}
     return TaskEnded(id=f"y-{task_id}", at_ns=int(at * SECOND), time=at, task_id=task_id, **(fields | more))
 

@@ -18,7 +18,7 @@ from tests.experiment.answering import Handler, measured, piece, whole
 from tests.long_form import examples
 
 from anywire_experiment.load.sessions import Session, Turn, sessions
-from anywire_experiment.load.trace_formats import Arrival
+from anywire_experiment.trace_formats import Arrival
 from anywire_experiment.traffic import CANCELLED, NOT_ASKED
 from anywire_experiment.workload import Workload
 

@@ -18,7 +18,7 @@ from tests.experiment.answering import HEADERS, Handler, events, gateway, measur
 from anywire.errors import ConfigError
 from anywire_experiment.load.arrivals import arrivals
 from anywire_experiment.load.prompts import PromptMaker
-from anywire_experiment.load.trace_formats import Arrival, read_trace
+from anywire_experiment.trace_formats import Arrival, read_trace
 from anywire_experiment.workload import Bursts, Poisson, Prompts, Trace
 
 

@@ -10,11 +10,12 @@ import anywire_experiment
 PACKAGE = Path(anywire_experiment.__file__).parent
 PLAN = {
     *("arms", "balance", "companions", "config_tree", "orders", "plan", "plan_files", "plan_levels", "programs"),
-    *("systems", "validation", "workload"),
+    *("systems", "trace_formats", "traffic", "validation", "workload"),
 }
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),
     "exercises": set(),
+    "capture": PLAN,
     "mock_engine": set(),
     "statistics": {"balance"},
     "timerfd": set(),

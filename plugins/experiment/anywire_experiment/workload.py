@@ -64,7 +64,7 @@ class Window(_Section):
 
 class Trace(_Section):
     """Replay of a file: one row per request, with its arrival and its lengths. The format is known by its columns
-    (`anywire_experiment.load.trace_formats`): ``anywire`` (also what ``anywire capture`` writes), ``azure``,
+    (`anywire_experiment.trace_formats`): ``anywire`` (also what ``anywire capture`` writes), ``azure``,
     ``burstgpt``, ``mooncake``. What a row says goes before what the workload says."""
 
     kind: Literal["trace"] = "trace"

@@ -147,6 +147,19 @@ class QualityFigures(msgspec.Struct, frozen=True):
     kinds: list[KindFigures]
 
 
+class TrafficFigures(msgspec.Struct, frozen=True):
+    """Sessions of one arm in all blocks: how many there were, how many of them are whole, the median of their requests,
+    and what a whole one took (typical over blocks, None without any). ``cancelled`` requests are those that their
+    clients were meant to give up, ``not_asked`` those that depend on one that failed."""
+
+    sessions: int
+    whole: int
+    requests: float
+    took_ms: Valued | None
+    cancelled: int
+    not_asked: int
+
+
 class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """One arm under one workload. ``failures`` counts failed requests by code, ``origins`` by who failed, as far as
     that was told, and ``failed_share`` is their share of all with its interval over blocks, None without requests.
@@ -181,6 +194,8 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """None where no answer was checked."""
     energy: EnergyFigures | None = None
     """None where no energy was counted."""
+    traffic: TrafficFigures | None = None
+    """None where requests do not depend on each other, and none is given up."""
     lateness: LatenessFigures | None = None
     steady: SteadyFigures | None = None
     """None where the load is not meant to be even: a trace, bursts, a fault."""

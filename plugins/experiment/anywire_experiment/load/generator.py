@@ -26,7 +26,7 @@ from anywire_experiment.load.sessions import sessions
 from anywire_experiment.load.shapes import Shapes
 from anywire_experiment.load.target import Question, Target, chat
 from anywire_experiment.load.timer import PreciseTimer
-from anywire_experiment.load.trace_formats import Arrival
+from anywire_experiment.trace_formats import Arrival
 from anywire_experiment.traffic import CANCELLED
 from anywire_experiment.workload import Closed, Trace, Workload
 
