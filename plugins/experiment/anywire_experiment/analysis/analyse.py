@@ -15,6 +15,7 @@ from anywire_experiment.analysis import lateness, steadiness
 from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable, values
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
+from anywire_experiment.analysis.energy import energy_of
 from anywire_experiment.analysis.faults import fault_figures
 from anywire_experiment.analysis.goodput import ObjectiveFigures, objective_figures
 from anywire_experiment.analysis.interactions import interactions
@@ -138,6 +139,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         origins=dict(sorted(origins.items())),
         quality=quality_of(blocks, record.plan.confidence),
         objective=_objective(record.plan, blocks),
+        energy=energy_of(cells, blocks, workload),
         traffic=traffic_of(record.plan, blocks),
         lateness=lateness_of(record, arm, workload),
         steady=steadiness_of(record, arm, workload),
