@@ -63,6 +63,8 @@ Metric = Literal[
     "failures",
     "quality",
     "spent_tokens",
+    "energy_per_request",
+    "energy_per_token",
 ]
 """``latency``: intended send to end of answer. ``ttft``: intended send to first token. ``itl``: time between tokens, of
 one stream. ``wait``: receipt by the orchestrator to sending to an agent, or to the deadline of a task that was not sent
@@ -75,7 +77,8 @@ orchestrator tells of it: an agent or link that is lost, an attempt that fails, 
 from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
 ``failures``: share of requests without a whole answer. ``quality``: share of exercises that were answered right, of all
 that were asked. ``spent_tokens``: tokens of prompts and answers per request, those of the tasks that a service asked
-agents for included."""
+agents for included. ``energy_per_request`` and ``energy_per_token``: joules that the machine took, per whole answer and
+per token of these."""
 
 
 OF_REQUESTS: frozenset[Metric] = frozenset({"latency", "ttft", "itl", "wait"})
@@ -161,6 +164,9 @@ class Plan(_Section):
         "statistic; above it latency and ttft are not judged",
     )
     cpus: Cpus = Cpus()
+    energy: tuple[str, ...] = pydantic.Field(
+        (), description="parts of the machine whose energy is counted, such as `gpu 0`; empty: all that tell it"
+    )
     ready_timeout: Positive = pydantic.Field(60.0, description="seconds an arm gets until it answers")
 
     @pydantic.model_validator(mode="after")

@@ -15,6 +15,7 @@ from anywire_experiment.analysis import lateness, steadiness
 from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable, values
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
+from anywire_experiment.analysis.energy import energy_of
 from anywire_experiment.analysis.faults import fault_figures
 from anywire_experiment.analysis.goodput import ObjectiveFigures, objective_figures
 from anywire_experiment.analysis.interactions import interactions
@@ -71,7 +72,7 @@ def analysed(record: RawData) -> Results:
         arms=record.arms,
         workloads=list(plan.workloads),
         headline=headline(judged, record.arms, plan.compared, plan.base_level, record.levels),
-        cautions=[*cautions_of(record), *_told(figures)],
+        cautions=[*cautions_of(record), *lateness.told(figures), *steadiness.told(figures)],
         cells=[_cell(each) for each in record.cells],
         figures=figures,
         comparisons=judged,
@@ -81,12 +82,6 @@ def analysed(record: RawData) -> Results:
         design=design_of(record),
         interactions=interactions(record),
     )
-
-
-def _told(figures: Sequence[ArmFigures]) -> Iterator[str]:
-    """What a reader must know of arms and their load."""
-    for each in figures:
-        yield from filter(None, (lateness.told(each), steadiness.told(each)))
 
 
 def _cell(cell: Cell) -> CellState:
@@ -144,6 +139,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         origins=dict(sorted(origins.items())),
         quality=quality_of(blocks, record.plan.confidence),
         objective=_objective(record.plan, blocks),
+        energy=energy_of(cells, blocks, workload),
         traffic=traffic_of(record.plan, blocks),
         lateness=lateness_of(record, arm, workload),
         steady=steadiness_of(record, arm, workload),

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from anywire_experiment.analysis.blocks import PACED, RESAMPLES, ends, is_told, mean_over_blocks, values
+from anywire_experiment.analysis.energy import ENERGY
 from anywire_experiment.analysis.lateness import judged_unless_late
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.metrics import JUDGED_SHARES, MEANINGS, SHARES
@@ -118,6 +119,10 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         ],
     )
     if metric in PACED and (reason := _bursts(record, workload, metric, arms)):
+        sentence = f"{names[1]} and {names[0]}: {reason}"
+        return msgspec.structs.replace(made, reason=reason, sentence=sentence, excluded={}, caution=[])
+    if metric in ENERGY and not common and excluded:
+        reason = f"there is no energy to compare: {excluded[min(excluded)]}"
         sentence = f"{names[1]} and {names[0]}: {reason}"
         return msgspec.structs.replace(made, reason=reason, sentence=sentence, excluded={}, caution=[])
     if len(common) < 2:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from anywire.fairness import Served, jain_index
 from anywire.stages import STAGES
+from anywire_experiment.analysis.energy import joules_per
 from anywire_experiment.analysis.goodput import Held, held
 from anywire_experiment.analysis.sample_rows import Floats, column, in_time, waits_ms
 from anywire_experiment.objective import Objective
@@ -108,6 +109,7 @@ class Measured:
         self.failures = {each["values"]: int(each["counts"]) for each in counted}
         self.origins = Counter(origin for origin in self._failed["origin"].to_pylist() if origin)
         """How many failed by whose fault, of those for which somebody has said."""
+        self.joules = cell.workloads[workload].joules if workload in cell.workloads else {}
         self.began_ns = cell.workloads[workload].began_ns if workload in cell.workloads else 0
         self.events = [each for each in cell.events if each.workload == workload]
         # What is noticed when the workload is already over is noticed all the same, until the next one begins.
@@ -124,6 +126,11 @@ class Measured:
     @property
     def failed(self) -> int:
         return sum(self.failures.values())
+
+    @property
+    def tokens(self) -> int:
+        """Of whole answers."""
+        return int(np.maximum(column(self.whole, "tokens"), 0).sum())
 
     def series(self, metric: Metric) -> Floats:
         """The samples of a metric, in its unit; empty when these rows do not give it. A rate, and what is said of a
@@ -174,6 +181,10 @@ class Measured:
             case "spent_tokens":
                 spent = self.rows["spent_tokens"].drop_null().to_numpy()
                 return np.array([spent.mean()]) if spent.any() else np.array([])
+            case "energy_per_request":
+                return joules_per(self.joules, self.whole.num_rows)
+            case "energy_per_token":
+                return joules_per(self.joules, self.tokens)
 
     def exercises(self) -> pa.Table:
         """The requests whose answers were checked, failed ones too: these are not right."""

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from anywire_experiment.analysis.energy import ENERGY, why_no_energy
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.metrics import MEANINGS, default_metrics, measurable
 from anywire_experiment.analysis.results import StreamShape
@@ -95,6 +96,8 @@ class RawData:
         if metric in OF_REQUESTS and found.series(metric).size >= fewest_samples(self.plan.statistic):
             share = f"{100 * found.failed / found.requests:.3g} %"
             return f"{share} of the requests of {arm} failed, so that the {self.plan.statistic} of all lies among them"
+        if metric in ENERGY and found.whole.num_rows:
+            return why_no_energy(cell)
         if metric == "notice":
             return f"{arm} never lost the agent" if found.fault() else f"{arm} had no fault"
         return f"{arm} has {found.whole.num_rows} whole answers with a {MEANINGS[metric].title}"

@@ -10,6 +10,7 @@ from anywire_experiment.analysis.design_figures import (
     LatenessFigures,
     SteadyFigures,
 )
+from anywire_experiment.analysis.energy import EnergyFigures
 from anywire_experiment.analysis.goodput import ObjectiveFigures
 from anywire_experiment.analysis.survival import WaitingCurve
 from anywire_experiment.analysis.survivors import Bounds
@@ -209,6 +210,8 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """None where no answer was checked."""
     objective: ObjectiveFigures | None = None
     """None where the plan has no objective."""
+    energy: EnergyFigures | None = None
+    """None where no energy was counted."""
     traffic: TrafficFigures | None = None
     """None where requests do not depend on each other, and none is given up."""
     lateness: LatenessFigures | None = None

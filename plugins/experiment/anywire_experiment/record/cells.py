@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from anywire.events import TaskEnded
 from anywire.stages import STAGES
+from anywire_experiment.record.energy import CellEnergy
 from anywire_experiment.record.samples import LOADED, SAMPLES, STAGE_FIELDS
 
 CELL = "cell.json"
@@ -82,6 +83,8 @@ class WorkloadRun(msgspec.Struct):
     cpu_seconds: dict[str, float] = {}
     wire_bytes: int | None = None
     counters: dict[str, float] = {}
+    joules: dict[str, float] = {}
+    """Energy that the machine took meanwhile, by source (`Cell.energy`)."""
 
 
 class ProcessUse(msgspec.Struct):
@@ -123,6 +126,8 @@ class Cell(msgspec.Struct):
     load_average_before: list[float]
     load_average_after: list[float]
     wire: Wire = ""
+    energy: CellEnergy | None = None
+    """None in records from before it was told."""
 
 
 def read_cell(folder: Path) -> Cell:

@@ -234,7 +234,7 @@ def resources(arms: list[ArmFigures]) -> Table:
             for process in sorted(each.max_rss_bytes, key=lambda name: name == SYSTEM)
         ],
         "Median over blocks. Memory is of the whole cell, all its workloads. The system: all processes but the load "
-        "generator.",
+        "generator and companions that serve all arms alike (`shared`).",
         frozenset({1}),
     )
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 from anywire.errors import AnywireError, ConfigError
 from anywire.identity import boot_id
 from anywire_experiment.arms import Arm, load_seed
+from anywire_experiment.energy.meter import Meter
 from anywire_experiment.load.spec import SIGN_OF_LIFE, LoadSpec
 from anywire_experiment.network import Hosts, link, validated
 from anywire_experiment.orders import workload_order
@@ -59,10 +60,18 @@ class CellRun:
     """A cell under way, in a folder of its own. ``progress`` is told what it does just now."""
 
     def __init__(
-        self, plan: Plan, arm: Arm, block: int, order: int, folder: Path, domain: int, progress: Callable[[str], None]
+        self,
+        plan: Plan,
+        arm: Arm,
+        block: int,
+        order: int,
+        folder: Path,
+        domain: int,
+        progress: Callable[[str], None],
+        meter: Meter | None = None,
     ) -> None:
         self._plan, self._arm, self._folder, self._domain = plan, arm, folder, domain
-        self._progress = progress
+        self._progress, self._meter = progress, meter
         self._died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why, once a process of the system ended that should not."""
         self._workload = ""
@@ -86,6 +95,7 @@ class CellRun:
             processes={},
             load_average_before=_load_average(),
             load_average_after=[],
+            energy=meter.told() if meter else None,
         )
 
     async def run(self) -> Cell:
@@ -202,6 +212,7 @@ class CellRun:
         used = {process: each.measure() for process, each in processes.items()}
         counted = await system.counters()
         carried = wire.count(system.wire_pid)
+        spent = self._meter.read() if self._meter else {}
         self._progress(f"{name}: measuring")
         load.say(f'{{"do":"measure","workload":{json.dumps(name)}}}')
         run.began_ns = (await load.hear("began", silence=_SILENCE))["at_ns"]
@@ -212,6 +223,7 @@ class CellRun:
             told = await load.hear("ended", silence=_SILENCE)
             run.ended_ns, run.requests, run.failed = told["at_ns"], told["requests"], told["failed"]
             run.cpu_seconds = {process: each.measure() - used[process] for process, each in processes.items()}
+            run.joules = self._meter.since(spent) if self._meter else {}
             total = wire.count(system.wire_pid)
             run.wire_bytes = total - carried if total is not None and carried is not None else None
             now = await system.counters()
