@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable
+from anywire_experiment.analysis.blocks import Usable, median, typical, usable
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
 from anywire_experiment.analysis.measured import Measured, TenantRows
@@ -213,7 +213,7 @@ def _metric(record: RawData, arm: str, workload: str, metric: Metric) -> MetricF
 def _percentile(record: RawData, given: Usable, name: str) -> Valued | None:
     if min(series.size for series in given.values()) < fewest_samples(name):
         return None
-    return geometric(record.plan, [statistic_of(name)(series) for series in given.values()])
+    return median(record.plan, [statistic_of(name)(series) for series in given.values()])
 
 
 def _same_answers_of(record: RawData) -> list[SameAnswers]:

@@ -12,7 +12,7 @@ from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.metrics import MEANINGS
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
-from anywire_experiment.analysis.wording import judged, judged_shares, metric_of, moments, not_told, unjudged
+from anywire_experiment.analysis.wording import judged, judged_shares, metric_of, moments, not_told, of_order, unjudged
 from anywire_experiment.plan import Metric
 from anywire_experiment.statistics import (
     FEWEST_FOR_INTERVAL,
@@ -22,10 +22,10 @@ from anywire_experiment.statistics import (
     compare,
     compare_shares,
     share_verdict,
+    typical_value,
     verdict,
 )
 from anywire_experiment.statistics.samples import statistic_of
-from anywire_experiment.statistics.signed_rank import hodges_lehmann
 
 
 def comparisons(record: RawData) -> list[ComparisonFigures]:
@@ -54,7 +54,7 @@ def _told(each: ComparisonFigures, found: Comparison | ShareComparison, names: t
         said = share_verdict(found, larger_is_better=meaning.larger_is_better, words=meaning.words)
         sentence = judged_shares(*names, found, said, meaning.words)
         return msgspec.structs.replace(each, shares=found, verdict=said, sentence=sentence)
-    if not is_told(found.ratio, found.blocks):
+    if not is_told(found):
         # It has taken its place in the family, which must not depend on what was found.
         reason, sentence = not_told(*names, found, meaning.unit)
         return msgspec.structs.replace(each, comparison=None, reason=reason, sentence=sentence)
@@ -97,7 +97,6 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         comparison=None,
         verdict=None,
         difference=None,
-        shift=None,
         reason="",
         excluded=excluded,
         sentence="",
@@ -125,26 +124,26 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
     if metric in ("failures", "quality") or min(each.min() for each in values) <= 0.0:
         is_share = metric in ("failures", "quality")
         reason = "shares are compared by their difference" if is_share else "a block's value is 0, so there is no ratio"
-        difference = mean_over_blocks(plan, list(values[1] - values[0]))
+        apart = values[1] - values[0]
+        difference = mean_over_blocks(plan, list(apart)) if is_share else typical_value(apart, plan.confidence)
         if difference is None:
             count = f"{len(common)} of {plan.blocks} count for both arms"
             reason = f"an interval takes {FEWEST_FOR_INTERVAL} blocks, and {count}"
             return msgspec.structs.replace(made, reason=reason, sentence=f"{names[1]} and {names[0]}: {reason}")
-        shift = hodges_lehmann(values[1] - values[0], plan.confidence)
         none = not any(each.any() for each in values)
         sentence = f"{MEANINGS[metric].title} is 0 in every block of both" if none else ""
         sentence = sentence or unjudged(names[0], names[1], difference, metric)
-        return msgspec.structs.replace(made, difference=difference, shift=shift, reason=reason, sentence=sentence)
+        return msgspec.structs.replace(made, difference=difference, reason=reason, sentence=sentence)
     comparison = compare(
         [before[block] for block in common],
         [after[block] for block in common],
         margin=plan.margin,
         statistic=plan.statistic,
         level=plan.confidence,
-        resamples=RESAMPLES,
-        seed=plan.seed,
     )
-    return msgspec.structs.replace(made, comparison=comparison)
+    ratios = {block: float(after / before) for block, before, after in zip(common, *values, strict=True)}
+    caution = [*made.caution, *of_order(names[0], names[1], comparison, MEANINGS[metric])]
+    return msgspec.structs.replace(made, comparison=comparison, ratios=ratios, caution=caution)
 
 
 def _bursts(record: RawData, workload: str, metric: Metric, arms: tuple[str, str]) -> str:

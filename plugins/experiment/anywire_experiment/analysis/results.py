@@ -7,7 +7,7 @@ import msgspec
 from anywire_experiment.statistics import Comparison, ShareComparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
 
-FORMAT = 4
+FORMAT = 5
 
 
 class CellState(msgspec.Struct, frozen=True):
@@ -44,8 +44,8 @@ class StreamShape(msgspec.Struct, frozen=True):
 
 
 class Percentiles(msgspec.Struct, frozen=True):
-    """Percentiles of the blocks, averaged (geometric mean), each with its interval over the blocks (studentised). None
-    is one for which a block has too few samples: 100 for p99, 20 for p95."""
+    """The median over the blocks of each percentile of a block, with its interval over blocks. None is one for which a
+    block has too few samples: 100 for p99, 20 for p95."""
 
     p50: Valued | None
     p90: Valued | None
@@ -58,9 +58,8 @@ class MetricFigures(msgspec.Struct, frozen=True):
 
     ``values`` has the plan's statistic of each block that counts, by block number. ``samples`` were measured in all;
     ``effective`` is how many independent ones they are worth, by the autocorrelation within the blocks. ``typical`` is
-    what the values come to: their geometric mean, or the arithmetic one for shares of failures and times to recover,
-    which may be 0. It is None without a block that counts. Percentiles are None with fewer than two blocks, and where a
-    block gives one number.
+    what the values come to: their median over the blocks, or the mean for shares of requests. It is None without a
+    block that counts. Percentiles are None with fewer than two blocks, and where a block gives one number.
     """
 
     unit: str
@@ -178,10 +177,10 @@ class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """A level of the compared factor against the baseline, all else equal.
 
     ``comparison`` and ``verdict`` are None when there is no ratio or no interval of it, and ``reason`` says why. Where
-    the reason is a value that may be zero, ``difference`` and its Hodges-Lehmann ``shift`` are there instead, in the
-    metric's unit; nothing is judged by them, for the margin is a ratio. ``excluded`` says of each block that does not
-    count why. ``sentence`` is the finding in words, ``caution`` what a reader must know beside it: failed requests,
-    blocks left out.
+    the reason is a value that may be zero, ``difference`` is there instead, in the metric's unit; nothing is judged by
+    it, for the margin is a ratio. ``ratios`` are candidate / baseline by block, in run order. ``excluded`` says of each
+    block that does not count why. ``sentence`` is the finding in words, ``caution`` what a reader must know beside it:
+    failed requests, blocks left out.
     """
 
     workload: str
@@ -193,13 +192,13 @@ class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     comparison: Comparison | None
     verdict: Verdict | None
     difference: Estimate | None
-    shift: Estimate | None
     reason: str
     excluded: dict[int, str]
     sentence: str
     caution: list[str]
     shares: ShareComparison | None = None
     """Of a share that is judged by its difference, in the place of ``comparison``."""
+    ratios: dict[int, float] = {}
 
 
 class SameAnswers(msgspec.Struct, frozen=True):
