@@ -58,9 +58,9 @@ def _disturbed(rng: np.random.Generator, shape: Shape) -> Floats:
     return rng.standard_normal(shape) * np.where(rng.random(shape) < 0.1, 5.0, 1.0)
 
 
-def _tied(rng: np.random.Generator, shape: Shape) -> Floats:
-    """Read to half a deviation, so that several blocks are equal."""
-    return np.asarray(np.round(2.0 * rng.standard_normal(shape)) / 2.0)
+def tied(step: float) -> Draw:
+    """Normal, read in steps of so many deviations, so that several blocks are equal."""
+    return lambda rng, shape: np.asarray(step * np.round(rng.standard_normal(shape) / step))
 
 
 def _correlated(rng: np.random.Generator, shape: Shape) -> Floats:
@@ -79,8 +79,7 @@ INDEPENDENT: dict[str, Draw] = {
     "spread that triples during the run": _growing,
 }
 """What sets the logarithm of a candidate's block apart from its baseline's: median 0."""
-TIED: dict[str, Draw] = {"ties: read to half a deviation": _tied}
-"""Whose limits lie on values that many blocks share, so that they hold the truth more often."""
+TIED: dict[str, Draw] = {f"ties: read in steps of {each:g} deviations": tied(each) for each in (0.1, 0.5)}
 DRIFTING: dict[str, Draw] = {
     f"drift of {each:g} deviations over the run": drifting(each) for each in (1.0, 2.0, 4.0, 12.0)
 }
