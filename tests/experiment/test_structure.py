@@ -8,11 +8,16 @@ from pathlib import Path
 import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
-PLAN = {"arms", "companions", "plan", "plan_files", "validation", "workload"}
+PLAN = {
+    *("arms", "balance", "companions", "config_tree", "orders", "plan", "plan_files", "plan_levels", "programs"),
+    *("systems", "trace_formats", "traffic", "validation", "workload"),
+}
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),
     "exercises": set(),
-    "statistics": set(),
+    "capture": PLAN,
+    "mock_engine": set(),
+    "statistics": {"balance"},
     "timerfd": set(),
     "network": PLAN | {"timerfd"},
     "record": PLAN,

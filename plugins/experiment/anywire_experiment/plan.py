@@ -19,16 +19,17 @@
 
 A factor is named for what it changes: ``transport``, ``selector``, ``scheduler``, ``engine``, ``launcher``, ``agents``,
 ``network`` are short for the usual keys, anything else is a key of the config with dots (``pipeline.max_attempts``).
-The levels of ``request`` are members of the chat requests that clients send, those of ``request.model`` one of them. A
+The levels of ``request`` are members of the chat requests that clients send, those of ``request.model`` one of them;
+those of ``system`` are whole systems, Anywire or another one (`anywire_experiment.systems`). A
 level is a value, or ``{label: value}``. Every combination of levels is an *arm*. In every *block* each arm's system is
 started afresh, in an order drawn from the seed, and runs every workload once, these in an order of their own; that pair
-of block and arm is a *cell*. Arms are compared block by block.
+of block and arm is a *cell*. Orders are balanced over the blocks (`anywire_experiment.orders`). Arms are compared block
+by block.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,19 +38,12 @@ import yaml
 
 from anywire.config_layers import File
 from anywire.errors import ConfigError
-from anywire_experiment.companions import Companion, label
+from anywire_experiment.companions import Companion, is_reserved, reserved
 from anywire_experiment.plan_files import with_files, with_plugins
+from anywire_experiment.plan_levels import Levels, Name, number_as_name
 from anywire_experiment.validation import describe
-from anywire_experiment.workload import Positive, Workload
+from anywire_experiment.workload import Positive, Trace, Workload
 
-
-def _named(value: object) -> object:
-    """A number as a name, which YAML reads where a person wrote one."""
-    return label(value) if isinstance(value, bool | int | float) else value
-
-
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*$"
-Name = Annotated[str, pydantic.BeforeValidator(_named), pydantic.Field(pattern=f"^{_NAME}", max_length=64)]
 Metric = Literal[
     "latency",
     "ttft",
@@ -78,8 +72,6 @@ that were asked. ``spent_tokens``: tokens of prompts and answers per request, th
 agents for included."""
 
 
-_RESERVED = ("orchestrator", "load")
-
 OF_REQUESTS: frozenset[Metric] = frozenset({"latency", "ttft", "itl", "wait"})
 """Those of which a block has a value for each request; of the others it has one number."""
 
@@ -92,48 +84,6 @@ def fewest_samples(statistic: str) -> int:
 
 class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Level(_Section):
-    """One value of a factor."""
-
-    label: Annotated[str, pydantic.Field(pattern=f"^-?{_NAME}", max_length=64)]
-    value: Any
-
-
-def _levels(value: object) -> object:
-    if not isinstance(value, list) or not value:
-        raise ValueError("a factor needs a list of levels")
-    made = []
-    for each in value:
-        if isinstance(each, Level):
-            made.append(each)
-        elif isinstance(each, Mapping):
-            if len(each) != 1:
-                raise ValueError(f"a level is a value or one pair of label and value, found {dict(each)!r}")
-            ((name, inner),) = each.items()
-            made.append(Level(label=label(name), value=inner))
-        elif isinstance(each, list):
-            raise ValueError(f"a level that is a list needs a label: {{some-name: {json.dumps(each)}}}")
-        else:
-            made.append(Level(label=label(each), value=each))
-    labels = [each.label for each in made]
-    if double := next((each for each in labels if labels.count(each) > 1), None):
-        raise ValueError(f"the level {double!r} is there twice; two levels of one value need labels")
-    return made
-
-
-def _as_pairs(levels: tuple[Level, ...]) -> list[dict[str, Any]]:
-    """In the shape a plan's file has, so that a dumped plan is one again."""
-    return [{each.label: each.value} for each in levels]
-
-
-Levels = Annotated[
-    tuple[Level, ...],
-    pydantic.BeforeValidator(_levels),
-    pydantic.PlainSerializer(_as_pairs),
-    pydantic.WithJsonSchema({"type": "array", "minItems": 1, "items": {}}),
-]
 
 
 class Network(_Section):
@@ -171,7 +121,7 @@ class Plan(_Section):
     )
     factors: dict[str, Levels] = pydantic.Field(default_factory=dict, description="what differs between arms")
     compare: str = pydantic.Field("", description="the factor whose levels are compared; empty: the first")
-    baseline: Annotated[str, pydantic.BeforeValidator(_named)] = pydantic.Field(
+    baseline: Annotated[str, pydantic.BeforeValidator(number_as_name)] = pydantic.Field(
         "", description="the level the others are compared with; empty: the first"
     )
     network: Network | None = None
@@ -187,6 +137,13 @@ class Plan(_Section):
         0.05, gt=0, lt=1, description="difference of shares (`quality`) that does not matter, 0.05 for 5 points"
     )
     confidence: float = pydantic.Field(0.95, gt=0.5, lt=1)
+    max_lateness: float = pydantic.Field(
+        0.10,
+        gt=0,
+        allow_inf_nan=False,
+        description="how late the load generator may send, as a share of an arm's latency, both by the plan's "
+        "statistic; above it latency and ttft are not judged",
+    )
     cpus: Cpus = Cpus()
     ready_timeout: Positive = pydantic.Field(60.0, description="seconds an arm gets until it answers")
 
@@ -207,8 +164,8 @@ class Plan(_Section):
     @pydantic.model_validator(mode="after")
     def _companions_have_names_and_arms(self) -> Plan:
         for name, each in self.companions.items():
-            if name in _RESERVED or name.startswith("agent"):
-                raise ValueError(f"companions: {name!r} is the name of a process of every cell; choose another")
+            if is_reserved(name):
+                raise ValueError(f"companions: {reserved(name)}")
             for factor, wanted in each.arms.items():
                 labels = [level.label for level in self.factors.get(factor, ())]
                 if missing := [level for level in wanted if level not in labels]:
@@ -246,6 +203,16 @@ class Plan(_Section):
             if self.has_too_few_requests(name)
         ]
 
+    def repeated_traces(self) -> list[str]:
+        """The workloads of which several blocks replay the same trace, a sentence each."""
+        return [
+            f"workload {name!r} replays {'one trace' if parts == 1 else f'{parts} traces'} in {self.blocks} blocks, "
+            "which are repeats of the same work: its verdicts hold for that alone; give more files (`further`) or a "
+            "window that moves (`window.step`)"
+            for name, each in self.workloads.items()
+            if isinstance(each.arrivals, Trace) and (parts := each.arrivals.parts(self.blocks)) < self.blocks
+        ]
+
 
 def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:
     """Read a plan. ``changes`` are each ``key.with.dots=VALUE``, the value as YAML, in the place of what the file says.
@@ -260,8 +227,8 @@ def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:
         plan = Plan.model_validate(source.tree)
     except pydantic.ValidationError as error:
         raise ConfigError(describe(error, Plan, source)) from error
-    workloads = {name: with_files(name, each, source, path.parent) for name, each in plan.workloads.items()}
-    return plan.model_copy(update={"workloads": workloads, "system": with_plugins(plan.system, source, path.parent)})
+    placed = {name: with_files(name, each, plan.blocks, source, path.parent) for name, each in plan.workloads.items()}
+    return plan.model_copy(update={"workloads": placed, "system": with_plugins(plan.system, source, path.parent)})
 
 
 def set_key(tree: dict[str, Any], change: str) -> None:

@@ -11,11 +11,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from anywire_experiment.analysis import lateness, steadiness
 from anywire_experiment.analysis.blocks import Usable, median, typical, usable
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
+from anywire_experiment.analysis.interactions import interactions
+from anywire_experiment.analysis.lateness import lateness_of
 from anywire_experiment.analysis.measured import Measured, TenantRows
 from anywire_experiment.analysis.metrics import MEANINGS
+from anywire_experiment.analysis.places import design_of
 from anywire_experiment.analysis.quality import paired, quality_of
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.resources import medians, resources
@@ -33,6 +37,8 @@ from anywire_experiment.analysis.results import (
     ServedFigures,
     Valued,
 )
+from anywire_experiment.analysis.steadiness import judged_together, steadiness_of
+from anywire_experiment.analysis.traffic import traffic_of
 from anywire_experiment.analysis.wording import headline
 from anywire_experiment.arms import is_of_requests
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
@@ -51,6 +57,7 @@ def analyse(folder: Path) -> Results:
 def analysed(record: RawData) -> Results:
     plan = record.plan
     judged = comparisons(record)
+    figures = judged_together([_arm(record, arm, workload) for workload in plan.workloads for arm in record.arms])
     return Results(
         format=FORMAT,
         name=plan.name,
@@ -64,13 +71,21 @@ def analysed(record: RawData) -> Results:
         arms=record.arms,
         workloads=list(plan.workloads),
         headline=headline(judged, record.arms, plan.compared, plan.base_level, record.levels),
-        cautions=cautions_of(record),
+        cautions=[*cautions_of(record), *_told(figures)],
         cells=[_cell(each) for each in record.cells],
-        figures=[_arm(record, arm, workload) for workload in plan.workloads for arm in record.arms],
+        figures=figures,
         comparisons=judged,
         same_answers=_same_answers_of(record),
         paired_answers=_paired_answers(record),
+        design=design_of(record),
+        interactions=interactions(record),
     )
+
+
+def _told(figures: Sequence[ArmFigures]) -> Iterator[str]:
+    """What a reader must know of arms and their load."""
+    for each in figures:
+        yield from filter(None, (lateness.told(each), steadiness.told(each)))
 
 
 def _cell(cell: Cell) -> CellState:
@@ -123,6 +138,9 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         counters=_counters(cells, workload),
         origins=dict(sorted(origins.items())),
         quality=quality_of(blocks, record.plan.confidence),
+        traffic=traffic_of(record.plan, blocks),
+        lateness=lateness_of(record, arm, workload),
+        steady=steadiness_of(record, arm, workload),
     )
 
 

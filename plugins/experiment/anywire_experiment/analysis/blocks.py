@@ -20,6 +20,8 @@ from anywire_experiment.statistics import (
 from anywire_experiment.statistics.studentised import resampling_counts, studentised_mean
 
 RESAMPLES = 10_000
+MAY_BE_ZERO: frozenset[Metric] = frozenset({"failures", "recovery", "quality"})
+"""Metrics whose blocks may have no ratio."""
 SHARES: frozenset[Metric] = frozenset({"failures", "quality"})
 """Metrics of which the mean over blocks is told, since all requests count: half of the blocks may have none at all."""
 PACED: frozenset[Metric] = frozenset({"itl", "tokens_per_s"})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from anywire_experiment.analysis.outside import left_out
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import moments
 from anywire_experiment.record.cells import Cell
@@ -36,6 +37,8 @@ def cautions_of(record: RawData) -> list[str]:
         *_of_sessions(sessions_of(record.folder)),
         *_of_blocks(record),
         *_of_bursts(record),
+        *record.plan.repeated_traces(),
+        *left_out(sessions_of(record.folder)),
     ]
 
 

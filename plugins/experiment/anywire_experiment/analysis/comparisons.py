@@ -8,8 +8,10 @@ import msgspec
 import numpy as np
 
 from anywire_experiment.analysis.blocks import PACED, RESAMPLES, is_told, mean_over_blocks, usable
+from anywire_experiment.analysis.lateness import judged_unless_late
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.metrics import MEANINGS
+from anywire_experiment.analysis.places import caution_of, without_place
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
 from anywire_experiment.analysis.wording import judged, judged_shares, metric_of, moments, not_told, of_order, unjudged
@@ -43,7 +45,8 @@ def comparisons(record: RawData) -> list[ComparisonFigures]:
             record.levels[each.baseline][record.plan.compared],
             record.levels[each.candidate][record.plan.compared],
         )
-        made[at] = _told(each, found, names)
+        # It has taken its place in the family, which must not depend on what was found.
+        made[at] = judged_unless_late(record, _told(each, found, names))
     return made
 
 
@@ -101,7 +104,11 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         excluded=excluded,
         sentence="",
         # A failed request is in the share that was answered right: it was not.
-        caution=[*(_failed(arms, sides) if metric != "quality" else ()), *_left_out(excluded, plan.blocks)],
+        caution=[
+            *(_failed(arms, sides) if metric != "quality" else ()),
+            *_left_out(excluded, plan.blocks),
+            *caution_of(record, workload, metric),
+        ],
     )
     if metric in PACED and (reason := _bursts(record, workload, metric, arms)):
         sentence = f"{names[1]} and {names[0]}: {reason}"
@@ -109,6 +116,7 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
     if len(common) < 2:
         reason = f"a comparison needs 2 blocks or more, and {len(common)} of {plan.blocks} count for both arms"
         return msgspec.structs.replace(made, reason=reason, sentence=f"{names[1]} and {names[0]}: {reason}")
+    before, after = without_place(record, workload, metric, arms, (before, after))
     of = statistic_of(plan.statistic)
     values = [np.array([of(given[block]) for block in common]) for given in (before, after)]
     if metric == "quality" and len(common) >= FEWEST_FOR_INTERVAL:

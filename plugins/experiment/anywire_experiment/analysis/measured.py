@@ -15,6 +15,7 @@ from anywire.stages import STAGES
 from anywire_experiment.analysis.sample_rows import Floats, column, in_time, waits_ms
 from anywire_experiment.plan import Metric
 from anywire_experiment.record.cells import Cell, Event
+from anywire_experiment.traffic import CANCELLED
 
 SPANS = {
     "gateway to orchestrator": ("received", "admitted"),
@@ -68,6 +69,10 @@ class Measured:
     def __init__(self, cell: Cell, samples: pa.Table, workload: str) -> None:
         chosen = pc.and_(pc.equal(samples["workload"], workload), pc.equal(samples["phase"], "measured"))
         self.rows = samples.filter(chosen).sort_by([("intended_ns", "ascending"), ("index", "ascending")])
+        given_up = pc.equal(self.rows["outcome"], CANCELLED)
+        self.cancelled = int(pc.sum(given_up).as_py() or 0)
+        """Requests that their clients were meant to give up: load, and in no figure."""
+        self.rows = self.rows.filter(pc.invert(given_up))
         outcomes = self.rows["outcome"]
         self.whole = self.rows.filter(pc.equal(outcomes, "ok"))
         counted = pc.value_counts(outcomes.combine_chunks()).to_pylist()

@@ -40,6 +40,8 @@ class RawData:
         self.cells: list[Cell] = []
         self._measured: dict[tuple[int, str], Block] = {}
         self._shapes: dict[tuple[str, str], StreamShape | None] = {}
+        self.computed: dict[tuple[str, ...], object] = {}
+        """What has been computed of it once and is needed again, by name."""
         for path in sorted(folder.glob(f"cells/*/*/{CELL}")):
             try:
                 self._read(path.parent)

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from anywire_experiment.analysis.design_figures import (
+    DesignFigures,
+    InteractionFigures,
+    LatenessFigures,
+    SteadyFigures,
+)
 from anywire_experiment.statistics import Comparison, ShareComparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
 
@@ -139,6 +145,19 @@ class QualityFigures(msgspec.Struct, frozen=True):
     kinds: list[KindFigures]
 
 
+class TrafficFigures(msgspec.Struct, frozen=True):
+    """Sessions of one arm in all blocks: how many there were, how many of them are whole, the median of their requests,
+    and what a whole one took (typical over blocks, None without any). ``cancelled`` requests are those that their
+    clients were meant to give up, ``not_asked`` those that depend on one that failed."""
+
+    sessions: int
+    whole: int
+    requests: float
+    took_ms: Valued | None
+    cancelled: int
+    not_asked: int
+
+
 class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """One arm under one workload. ``failures`` counts failed requests by code, ``origins`` by who failed, as far as
     that was told, and ``failed_share`` is their share of all with its interval over blocks, None without requests.
@@ -171,6 +190,11 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     origins: dict[str, int] = {}
     quality: QualityFigures | None = None
     """None where no answer was checked."""
+    traffic: TrafficFigures | None = None
+    """None where requests do not depend on each other, and none is given up."""
+    lateness: LatenessFigures | None = None
+    steady: SteadyFigures | None = None
+    """None where the load is not meant to be even: a trace, bursts, a fault."""
 
 
 class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -245,3 +269,5 @@ class Results(msgspec.Struct, frozen=True, omit_defaults=True):
     same_answers: list[SameAnswers]
     paired_answers: list[PairedAnswers] = []
     """Where answers were checked."""
+    design: DesignFigures | None = None
+    interactions: list[InteractionFigures] = []

@@ -77,13 +77,14 @@ class WorkloadRun(msgspec.Struct):
 
 class ProcessUse(msgspec.Struct):
     """One process of a cell over all its lives, its children with it. ``cpus``: the cores it was bound to, any when
-    empty. ``exit``: how its last life ended."""
+    empty. ``exit``: how its last life ended. ``shared``: it serves all arms alike, and is in no sum over the system."""
 
     cpus: list[int]
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
     lives: int = 0
     exit: str = ""
+    shared: bool = False
 
 
 class Cell(msgspec.Struct):

@@ -14,7 +14,8 @@ from anywire_experiment.statistics import FEWEST_BLOCKS, FEWEST_FOR_INTERVAL
 
 def expectations(plan: Plan, arms: Sequence[Arm]) -> list[str]:
     """A sentence for each verdict or figure that cannot come of it."""
-    return [*_blocks(plan, len(arms)), *plan.too_few_requests(), *_bursts(plan, arms), *_brokers(arms)]
+    of_plan = [*_blocks(plan, len(arms)), *plan.too_few_requests(), *plan.repeated_traces()]
+    return [*of_plan, *_bursts(plan, arms), *_brokers(arms)]
 
 
 def _blocks(plan: Plan, arms: int) -> Iterator[str]:
@@ -49,6 +50,8 @@ def _brokers(arms: Sequence[Arm]) -> Iterator[str]:
 
 def _broker_of(arm: Arm) -> str:
     """The first of its transports that needs a third process; empty when none does."""
+    if arm.foreign is not None:
+        return ""
     config = config_of(arm)
     plugins = assembly.load_plugins(config)
     found = (each.name for each in config.transports if _is_brokered(plugins.load("transports", each.name)))
@@ -60,6 +63,8 @@ def _is_brokered(transport: type[Transport]) -> bool:
 
 
 def _gives_all_at_once(arm: Arm) -> bool:
+    if arm.foreign is not None:
+        return False
     engine = config_of(arm).engine
     if engine.name != SyntheticEngine.name:
         return False

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from anywire.errors import ConfigError
 from anywire.this_system import needs_posix
-from anywire_experiment.arms import Arm, arm_order, arms_of
+from anywire_experiment.arms import Arm, arm_order
 from anywire_experiment.network import unavailable
 from anywire_experiment.plan import Plan
 from anywire_experiment.record.cells import Cell
@@ -20,6 +20,7 @@ from anywire_experiment.record.environment import Environment, differences, envi
 from anywire_experiment.record.folder import Record, Session, Sessions, cells_of
 from anywire_experiment.record.sources import sources_of
 from anywire_experiment.record.storage import writing
+from anywire_experiment.run.availability import available
 from anywire_experiment.run.cell import CellRun, placement
 from anywire_experiment.run.expectations import expectations
 from anywire_experiment.run.system import free_dds_domain
@@ -36,6 +37,7 @@ class Progress(Protocol):
     def doing(self, block: int, arm: str, what: str) -> None: ...
     def finished(self, cell: Cell, done: int, total: int, seconds_left: float) -> None: ...
     def warned(self, sentence: str) -> None: ...
+    def say(self, line: str) -> None: ...
 
 
 class Place(NamedTuple):
@@ -62,8 +64,8 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
     has all cells but is not sealed.
     """
     needs_posix("an experiment")
-    arms = arms_of(plan)
     placement(plan)
+    plan, arms, left_out = available(plan, progress)
     sources = sources_of(arms)
     networked = next((each.name for each in arms if each.network is not None), None)
     if networked is not None and (why := unavailable()):
@@ -76,6 +78,7 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
         for each in expectations(plan, arms):
             progress.warned(each)
         session = _next_session(sessions, cells_of(out), environment(invocation, sources), progress)
+        session.left_out = left_out
         record.write_sessions(sessions)
         try:
             asyncio.run(_run(plan, record, missing, len(arms) * plan.blocks, session, progress))

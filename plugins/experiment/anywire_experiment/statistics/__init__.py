@@ -6,7 +6,8 @@ replication: however many samples a block has and however they depend on each ot
 say) of one arm, and only the spread between blocks tells how sure a difference is.
 
 - `summarise` tells what one (block, arm) measured: mean, percentiles, their intervals, failures apart;
-  `effective_sample_size` how many independent samples a series is worth; `steady_from` where its warm-up ends.
+  `effective_sample_size` how many independent samples a series is worth; `steady_from` where its warm-up ends,
+  `step_in` whether its level changes.
 - `compare` sets a candidate against a baseline: the median ratio and difference over blocks with their intervals, tests
   of difference and of equivalence within a margin given beforehand, and what the order of the blocks shows: dependence
   (`RunOrder`) and drift.
@@ -34,7 +35,7 @@ from anywire_experiment.statistics.run_order import RunOrder
 from anywire_experiment.statistics.samples import Estimate
 from anywire_experiment.statistics.share_difference import ShareComparison, compare_shares
 from anywire_experiment.statistics.shares import share_over_blocks
-from anywire_experiment.statistics.steady import steady_from
+from anywire_experiment.statistics.steady import Step, steady_from, step_in
 from anywire_experiment.statistics.summary import Percentile, Summary, summarise
 from anywire_experiment.statistics.verdict import Outcome, Verdict, as_family, holm, share_verdict, verdict
 
@@ -47,6 +48,7 @@ __all__ = [
     "Percentile",
     "RunOrder",
     "ShareComparison",
+    "Step",
     "Summary",
     "Verdict",
     "as_family",
@@ -61,6 +63,7 @@ __all__ = [
     "share_over_blocks",
     "share_verdict",
     "steady_from",
+    "step_in",
     "summarise",
     "typical_value",
     "verdict",
