@@ -16,7 +16,7 @@ from tests.long_form import SOAK
 
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.survivors import Ends, Sides, bounded, bounded_shares, ends_of
-from anywire_experiment.statistics import Comparison, Outcome, ShareComparison, compare, compare_shares
+from anywire_experiment.statistics import FEWEST_BLOCKS, Comparison, Outcome, ShareComparison, compare, compare_shares
 
 EXPERIMENTS = 2000 if SOAK else 60
 MARGIN, ALPHA = 0.10, 0.05
@@ -55,7 +55,7 @@ def test_the_mean_takes_failed_requests_for_as_long_as_a_client_waits() -> None:
 
 def dropping_the_slow(folder: Path, share: float) -> None:
     """In each block of dds the slowest requests fail, with an error that comes at once."""
-    for block in range(1, 13):
+    for block in range(1, 17):
         cell = folder / f"cells/b{block:03}/dds"
         table = pq.read_table(cell / "samples.parquet")
         took = table["done_ns"].to_numpy() - table["intended_ns"].to_numpy()
@@ -111,13 +111,13 @@ def test_percentiles_that_lie_among_the_failures_are_not_told(tmp_path: Path) ->
 
 def test_a_missing_block_may_have_been_anything(tmp_path: Path) -> None:
     """The slowest block of dds has failed; without it both would be equivalent."""
-    folder = fabricate(tmp_path, plan_of(blocks=14) | LATENCY, {"dds": Truth(broken=frozenset({3}))})
+    folder = fabricate(tmp_path, plan_of(blocks=20) | LATENCY, {"dds": Truth(broken=frozenset({3}))})
     found = comparison(analyse(folder))
     assert found.comparison is not None
     assert found.bounds is not None
-    assert (found.bounds.blocks, found.bounds.missing) == (14, 1)
+    assert (found.bounds.blocks, found.bounds.missing) == (20, 1)
     if found.verdict is None:
-        assert "1 of 14 blocks are missing: what is missing may have been the slowest or the fastest" in found.sentence
+        assert "1 of 20 blocks are missing: what is missing may have been the slowest or the fastest" in found.sentence
 
 
 def test_requests_that_their_clients_gave_up_are_neither_answered_nor_failed(tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ def drawn(rng: np.random.Generator, shape: str, size: int) -> NDArray[np.float64
 
 
 def judged(ratios: list[float]) -> Comparison:
-    return compare([1.0] * len(ratios), ratios, margin=MARGIN, resamples=1000)
+    return compare([1.0] * len(ratios), ratios, margin=MARGIN)
 
 
 def said(found: Comparison) -> str:
-    if found.blocks < 12:
+    if found.blocks < FEWEST_BLOCKS:
         return ""
     if found.p_equivalent <= ALPHA:
         return "equivalent"

@@ -224,7 +224,7 @@ def _percentiles(record: RawData, results: Results, workload: str, name: str) ->
         _legend(figure, axes)
         image = svg(figure, name, f"{workload}: latency by percentile", "The percentiles table has the figures.")
     caption = (
-        "Latency by percentile: geometric mean of the blocks, as far as a block has samples. Marks with intervals over "
+        "Latency by percentile: median of the blocks, as far as a block has samples. Marks with intervals over "
         "the blocks at 50, 90, 95 and 99 %."
     )
     return Picture(image, caption)
