@@ -121,8 +121,8 @@ def bounded(
     middle = {each: math.sqrt(low[each] * high[each]) for each in both}
     made = [_filled(given, ends, blocks) for given, ends in _completions(low, middle, high, missing)]
     told = Bounds(
-        _geometric([*low.values()]),
-        _geometric([*high.values()]),
+        _typical(low),
+        _typical(high),
         *sides.failed,
         len(blocks),
         missing,
@@ -181,25 +181,28 @@ def _ratio(candidate: float, baseline: float) -> float:
     return min(max(candidate, 1 / ANYTHING) / max(baseline, 1 / ANYTHING), ANYTHING)
 
 
-def _geometric(ratios: Sequence[float]) -> float:
-    return math.exp(float(np.mean(np.log(ratios))))
+def _typical(ratios: Mapping[int, float]) -> float:
+    return float(np.median([*ratios.values()]))
 
 
 def _worst(found: AnyComparison, completed: Sequence[AnyComparison], sides: Collection[bool]) -> AnyComparison:
     """With the largest p-values: the test rejects when it does so whatever the missing were. ``sides``: on which sides
-    of no difference it lies. Where the arms may be equivalent for all that is known, no difference is told."""
+    of no difference it lies. Where the arms may be equivalent for all that is known, no difference is told; and nothing
+    where all blocks might be shown to depend on each other too much."""
     alpha = 1.0 - found.level
     equivalent = [found.p_equivalent, *(each.p_equivalent for each in completed)]
-    is_open = min(equivalent) <= alpha < max(equivalent)
-    different = 1.0
-    if len(sides) == 1 and not is_open:
-        different = max(found.p_different, *(each.p_different for each in completed))
+    different = max(found.p_different, *(each.p_different for each in completed))
+    if len(sides) > 1 or min(equivalent) <= alpha < max(equivalent):
+        different = 1.0
+    largest = max(equivalent)
+    if any(isinstance(each, Comparison) and each.order.too_dependent for each in completed):
+        different = largest = 1.0
     return msgspec.structs.replace(
         found,
         p_different=different,
-        p_equivalent=max(equivalent),
+        p_equivalent=largest,
         adjusted_different=different,
-        adjusted_equivalent=max(equivalent),
+        adjusted_equivalent=largest,
     )
 
 
