@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -14,12 +16,15 @@ from anywire_experiment.record.folder import RESULTS
 from anywire_experiment.record.manifest import FORMAT, MANIFEST, read_manifest
 
 
-def verified(folder: Path) -> tuple[RawData, Results]:
-    """What was measured, and what it comes to. Raises `RecordError` for a record that is not what was sealed, and for
-    none. Of one that was never sealed, or is of another format, the figures are computed anew."""
-    outcome.check(folder)
-    raw = RawData(folder)
-    if (folder / MANIFEST).exists() and read_manifest(folder).format == FORMAT:
+@contextmanager
+def checked(path: Path) -> Iterator[tuple[RawData, Results]]:
+    """What was measured, and what it comes to, for as long as the context lasts. Raises `RecordError` for a record that
+    is not what was sealed, and for none. Of one that was never sealed, or has another format, the figures are computed
+    anew."""
+    outcome.check(path)
+    raw = RawData(path)
+    if (path / MANIFEST).exists() and read_manifest(path).format == FORMAT:
         # The check has found these figures to follow from the raw data.
-        return raw, msgspec.json.decode((folder / RESULTS).read_bytes(), type=Results)
-    return raw, analysed(raw)
+        yield raw, msgspec.json.decode((path / RESULTS).read_bytes(), type=Results)
+    else:
+        yield raw, analysed(raw)

@@ -17,7 +17,7 @@ from anywire_experiment.frames import tables_of
 from anywire_experiment.record.manifest import MANIFEST
 from anywire_experiment.record.storage import RecordError
 from anywire_experiment.report.surroundings import fingerprint
-from anywire_experiment.verified import verified
+from anywire_experiment.verified import checked
 
 Format = Literal["parquet", "csv", "latex", "svg", "pdf"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -44,7 +44,11 @@ def export(folder: Path, out: Path, formats: Collection[Format] = FORMATS) -> li
 
     Raises `RecordError` for a record that is not what was sealed, for none, and where ``out`` cannot be written.
     """
-    raw, results = verified(folder)
+    with checked(folder) as (raw, results):
+        return _written(raw, results, out, formats)
+
+
+def _written(raw: RawData, results: Results, out: Path, formats: Collection[Format]) -> list[Path]:
     written: dict[Path, str] = {}
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
