@@ -9,8 +9,8 @@ import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
 PLAN = {
-    *("arms", "balance", "companions", "config_tree", "orders", "plan", "plan_files", "plan_levels", "programs"),
-    *("systems", "trace_formats", "traffic", "validation", "workload"),
+    *("arms", "balance", "companions", "config_tree", "faults", "objective", "orders", "plan", "plan_faults"),
+    *("plan_files", "plan_levels", "programs", "systems", "trace_formats", "traffic", "validation", "workload"),
 }
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),

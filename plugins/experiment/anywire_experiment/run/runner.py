@@ -24,6 +24,8 @@ from anywire_experiment.record.storage import writing
 from anywire_experiment.run.availability import available
 from anywire_experiment.run.cell import CellRun, placement
 from anywire_experiment.run.expectations import expectations
+from anywire_experiment.run.faults import check_here
+from anywire_experiment.run.outside import outside
 from anywire_experiment.run.system import free_dds_domain
 
 
@@ -67,6 +69,7 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
     needs_posix("an experiment")
     placement(plan)
     plan, arms, left_out = available(plan, progress)
+    check_here(arms)
     sources = sources_of(arms)
     meter = meter_of(plan.energy)
     networked = next((each.name for each in arms if each.network is not None), None)
@@ -80,7 +83,7 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
         for each in expectations(plan, arms):
             progress.warned(each)
         session = _next_session(sessions, cells_of(out), environment(invocation, sources), progress)
-        session.left_out = left_out
+        session.left_out, session.outside = left_out, list(outside(arms))
         record.write_sessions(sessions)
         try:
             asyncio.run(_run(plan, record, missing, len(arms) * plan.blocks, session, progress, meter))
