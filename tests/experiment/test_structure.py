@@ -31,7 +31,9 @@ MAY = {
     "verified": {"analysis", "outcome", "record"},
     "frames": {"analysis", "record", "statistics", "verified"},
     "exports": {"analysis", "frames", "record", "report", "verified"},
-    "cli": PLAN | {"analysis", "exports", "fault_table", "outcome", "record", "report", "run"},
+    "gate": PLAN | {"analysis", "outcome", "record", "statistics", "verified"},
+    "dry_run": PLAN | {"analysis", "energy", "network", "record", "run", "statistics", "verified"},
+    "cli": PLAN | {"analysis", "dry_run", "exports", "fault_table", "gate", "outcome", "record", "report", "run"},
 }
 
 

@@ -28,7 +28,7 @@ def available(plan: Plan, told: Told) -> tuple[Plan, list[Arm], dict[str, str]]:
     arms = arms_of(plan)
     left_out: dict[str, str] = {}
     for arm in arms:
-        if why := _missing(arm):
+        if why := missing_program(arm):
             if not arm.system.optional:
                 raise ConfigError(f"the arm {arm.name} cannot be run: {why}; or let it be `optional: true`")
             left_out[arm.levels[SYSTEM]] = why
@@ -38,7 +38,7 @@ def available(plan: Plan, told: Told) -> tuple[Plan, list[Arm], dict[str, str]]:
     for label, why in left_out.items():
         told.warned(f"the system {label} is left out: {why}")
     made = [each for each in made if each.levels.get(SYSTEM) not in left_out]
-    plan = _without(plan, left_out.keys()) if left_out else plan
+    plan = without(plan, left_out.keys()) if left_out else plan
     return _by_commits(plan, {each.levels[SYSTEM]: each.build.commit for each in made if each.build}), made, left_out
 
 
@@ -55,7 +55,7 @@ def _by_commits(plan: Plan, commits: Mapping[str, str]) -> Plan:
     return plan.model_copy(update={"factors": {**plan.factors, SYSTEM: levels}})
 
 
-def _missing(arm: Arm) -> str:
+def missing_program(arm: Arm) -> str:
     """Which program of its system is not there; empty when all are."""
     program = arm.foreign.program if arm.foreign is not None else None
     for name, each in programs_of(arm.system.companions, program):
@@ -64,7 +64,7 @@ def _missing(arm: Arm) -> str:
     return ""
 
 
-def _without(plan: Plan, labels: Collection[str]) -> Plan:
+def without(plan: Plan, labels: Collection[str]) -> Plan:
     """Without these systems. Raises `ConfigError` when too little is left to compare."""
     levels = tuple(each for each in plan.factors[SYSTEM] if each.label not in labels)
     if not levels:
