@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from anywire.events import TaskEnded
 from anywire.stages import STAGES
+from anywire_experiment.record.precision import measurable
 from anywire_experiment.record.samples import LOADED, SAMPLES, STAGE_FIELDS
 
 CELL = "cell.json"
@@ -165,10 +166,16 @@ def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskEnded], target: Pat
     for name, values in (("transport", over), ("outcome", outcomes), ("right", right)):
         at = table.schema.get_field_index(name)
         table = table.set_column(at, LOADED.field(name), pa.array(values, LOADED.field(name).type))
+    # Who failed is looked for in the logs, by its task.
+    kept = [task_id if outcome != "ok" else "" for task_id, outcome in zip(ids, outcomes, strict=True)]
+    table = table.set_column(
+        table.schema.get_field_index("task_id"), LOADED.field("task_id"), pa.array(kept, pa.string())
+    )
     for number, field in enumerate(STAGE_FIELDS):
         table = table.append_column(field, pa.array(stages[number]))
     added = {"stages_comparable": comparable, "tenant": tenants, "tasks": asked, "spent_tokens": spent}
     for name, column in added.items():
         table = table.append_column(SAMPLES.field(name), pa.array(column, SAMPLES.field(name).type))
-    pq.write_table(table.cast(SAMPLES), target, compression="zstd")
+    order = [(key, "ascending") for key in ("workload", "phase", "index")]
+    pq.write_table(measurable(table.cast(SAMPLES)).sort_by(order), target, compression="zstd")
     return len(ids)

@@ -15,6 +15,7 @@ from anywire.this_system import needs_posix
 from anywire_experiment.arms import Arm, arm_order, arms_of
 from anywire_experiment.network import unavailable
 from anywire_experiment.plan import Plan
+from anywire_experiment.record import provenance
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.record.environment import Environment, differences, environment
 from anywire_experiment.record.folder import Record, Session, Sessions, cells_of
@@ -77,6 +78,7 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
             progress.warned(each)
         session = _next_session(sessions, cells_of(out), environment(invocation, sources), progress)
         record.write_sessions(sessions)
+        provenance.keep(out, arms)
         try:
             asyncio.run(_run(plan, record, missing, len(arms) * plan.blocks, session, progress))
             session.ending = "complete"
