@@ -1,4 +1,4 @@
-"""How precisely a record keeps times: as they can be measured. What is finer is noise of the clocks, which would make a
+"""How precisely a record keeps times: to 1 µs. What is finer is noise of clocks and wake-ups, which would make a
 published record three times as large and no figure better."""
 
 from __future__ import annotations
@@ -8,27 +8,24 @@ import pyarrow as pa
 
 from anywire_experiment.record.content import as_array, values_of
 
-UNIT_NS = 100
-"""Of a request's times. To ask the clock takes about as long."""
-STAGE_UNIT_NS = 1000
-"""Of the stages within a request, of which medians are told in µs."""
+UNIT_NS = 1000
+"""Of every time, so that what came first still does."""
 PIECE_UNIT_NS = 10_000
 """Of a stream's pieces, from its first one on: a fifth of what makes two moments of them
 (`anywire_experiment.analysis.measured.MOMENT_NS`)."""
 
 
 def measurable(samples: pa.Table) -> pa.Table:
-    """``samples`` with every time cut to its unit. What came first still does."""
+    """``samples`` with every time cut to its unit."""
     for at, field in enumerate(samples.schema):
         if not field.name.endswith("_ns"):
             continue
         if pa.types.is_list(field.type):
             cut = _pieces(samples, field)
         elif pa.types.is_integer(field.type):
-            unit = STAGE_UNIT_NS if field.name.startswith("stage_") else UNIT_NS
             column = as_array(samples[field.name])
             times = values_of(column)[0].astype(np.int64)
-            cut = pa.array(times // unit * unit, mask=~np.asarray(column.is_valid())).cast(field.type)
+            cut = pa.array(times // UNIT_NS * UNIT_NS, mask=~np.asarray(column.is_valid())).cast(field.type)
         else:
             continue
         samples = samples.set_column(at, field, cut)
