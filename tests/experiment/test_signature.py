@@ -71,7 +71,7 @@ def test_without_a_key_nothing_is_signed_and_that_is_said(record: Path) -> None:
 
 
 def test_a_key_that_is_not_there_is_not_made(record: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no key .*none: `anywire experiment key --key"):
+    with pytest.raises(ConfigError, match=r"there is no key .*none: `anywire experiment key --key"):
         signature.author(tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -157,7 +157,7 @@ def test_another_report_than_the_one_that_was_signed_is_not_written_over_it(
     monkeypatch.setattr(outcome, "texts", other)
     monkeypatch.setattr(report, "texts", other)
     for by in (None, Identity.new()):
-        with pytest.raises(RecordError, match="is signed by SHA256:.*: say with --out where it is to be written"):
+        with pytest.raises(RecordError, match=r"is signed by SHA256:.*: say with --out where it is to be written"):
             outcome.conclude_again(record, identity=by)
     assert {path.name: path.read_bytes() for path in record.iterdir() if path.is_file()} == kept
     outcome.conclude_again(record, tmp_path / "out")
@@ -170,7 +170,7 @@ def test_another_report_than_the_one_that_was_signed_is_not_written_over_it(
 
 def test_a_record_that_another_has_signed_is_not_signed_over(record: Path) -> None:
     outcome.sign(record, Identity.new())
-    with pytest.raises(RecordError, match="is signed by SHA256:.* already"):
+    with pytest.raises(RecordError, match=r"is signed by SHA256:.* already"):
         outcome.sign(record, Identity.new())
 
 
