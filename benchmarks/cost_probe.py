@@ -316,7 +316,8 @@ async def _deltas_of(engine: Engine, **members: object) -> int:
     messages = [{"role": "user", "content": "x" * 300}]
     body = json.dumps({"model": MODEL, "messages": messages, "max_tokens": 64, **members})
     task = TaskRequest("hub", "task", 1, "chat", MODEL, body, stream="stream" in members)
-    return sum([bool(delta.text) async for delta in engine.run(task) if isinstance(delta, Delta)])
+    steps = [delta async for delta in engine.run(task) if isinstance(delta, Delta)]
+    return sum([len(getattr(delta, "parts", ())) or bool(delta.text) for delta in steps])
 
 
 @asynccontextmanager

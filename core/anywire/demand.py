@@ -87,6 +87,31 @@ class _Prompt(msgspec.Struct):
     prompt: msgspec.Raw = _NONE
 
 
+class _PlainMessage(msgspec.Struct, gc=False):
+    content: str | None = None
+
+
+class _Plain(msgspec.Struct, gc=False):
+    """What most requests are: texts, and perhaps the length of the answer."""
+
+    messages: list[_PlainMessage] | None = None
+    max_completion_tokens: int | None = None
+    max_tokens: int | None = None
+    models: None = None
+    tools: None = None
+    functions: None = None
+    response_format: None = None
+    modalities: None = None
+    logprobs: None = None
+    prompt_cache_key: None = None
+    metadata: None = None
+    anywire_api: None = None
+
+
+PLAIN_CHARS = 16384
+"""Characters of a body that is first read as a plain one, for which its texts are copied."""
+
+_decode_plain = msgspec.json.Decoder(_Plain).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_choices = msgspec.json.Decoder(_Choices).decode
 _decode_prompt = msgspec.json.Decoder(_Prompt).decode
@@ -98,6 +123,18 @@ NO_DEMAND = Demand()
 
 def read_demand(body: str) -> Demand:
     """What ``body`` asks for; nothing when it is no JSON object, or its messages are no list of objects."""
+    if len(body) <= PLAIN_CHARS:
+        try:
+            plain = _decode_plain(body)
+        except _MALFORMED:
+            pass
+        else:
+            most = plain.max_completion_tokens or plain.max_tokens
+            return NO_DEMAND if most is None else Demand(max_tokens=most if 0 < most < MAX_TOKENS else 0)
+    return _demand_of(body)
+
+
+def _demand_of(body: str) -> Demand:
     try:
         fields = _decode_body(body)
         needs = _needs(fields)

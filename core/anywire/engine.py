@@ -58,6 +58,10 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     ``usage`` is the OpenAI usage object as JSON text, on the last delta that knows it.
     For a task with ``stream`` false one delta may hold the whole answer; the agent joins several. ``attempts_used`` is
     said by an orchestrator alone: how many attempts it has made for the task.
+
+    ``parts`` are the texts of several tokens that were there at once, if ``text`` is these together: each is delivered
+    as a delta of its own. Yielded in one step they cost less than one by one. Whoever looks at ``text`` alone misses
+    nothing but where one token ends and the next begins.
     """
 
     text: str = ""
@@ -65,6 +69,7 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     finish_reason: str = ""
     usage: str = ""
     attempts_used: int = 0
+    parts: tuple[str, ...] = ()
 
 
 class EngineProgress(msgspec.Struct, frozen=True, gc=False):

@@ -22,7 +22,7 @@ import msgspec
 from anywire.boundary import Boundary
 from anywire.clock import Clock, SystemClock, Timer
 from anywire.errors import ConfigError
-from anywire.events import EVENTS, Event, PluginEvent
+from anywire.events import EVENTS, ON_REQUEST, USUAL, Event, PluginEvent
 
 HISTORY = 4096
 """Events that are kept for readers who come back."""
@@ -155,13 +155,14 @@ class EventBus:
         )
 
     def subscribe(self, name: str, subscriber: Subscriber, *kinds: type[Event]) -> Callable[[], None]:
-        """Call ``subscriber(event)`` for every event of these kinds, of all kinds when none is named; returns what ends
-        that at once. ``name`` is the subscriber's in logs and counts. It must return quickly: everything waits for it.
+        """Call ``subscriber(event)`` for every event of these kinds, of all usual ones when none is named; returns what
+        ends that at once. ``name`` is the subscriber's in logs and counts. It must return quickly: everything waits for
+        it.
         Raises `ConfigError` for a coroutine function: that is what `reader` is for."""
         if inspect.iscoroutinefunction(subscriber):
             raise ConfigError(f"the subscriber {name} is a coroutine function: let it read EventBus.reader() instead")
         subscription = _Subscription(name, subscriber)
-        chosen = tuple(dict.fromkeys(kinds)) or tuple(EVENTS.values())
+        chosen = tuple(dict.fromkeys(kinds)) or USUAL
         for kind in chosen:
             self._subscribers[kind] = (*self._subscribers.get(kind, ()), subscription)
         self.wanted.update(chosen)
@@ -183,7 +184,8 @@ class EventBus:
         wants: Callable[[Event], bool] = lambda event: True,
         size: int = 1024,
     ) -> EventReader:
-        """An asynchronous iterator of events of these kinds (all when none is named) for which ``wants`` is true.
+        """An asynchronous iterator of events of these kinds (all usual ones when none is named) for which ``wants`` is
+        true.
 
         With ``after``, the id of the newest event that was read, it begins with what followed; `Reset` comes first when
         that is not kept any more. History is kept from the first reader on, until `HISTORY_SECONDS` after the last one.
@@ -196,7 +198,7 @@ class EventBus:
             kept = [event.id for event in self._history]
             begin = kept.index(after) + 1 if after in kept else 0
             earlier, reset = list(self._history)[begin:], not begin
-        chosen = kinds or tuple(EVENTS.values())
+        chosen = kinds or USUAL
         reader = EventReader(size, wants, [event for event in earlier if type(event) in chosen and wants(event)], reset)
         unsubscribe = self.subscribe("reader", reader.put, *chosen)
 
@@ -212,7 +214,7 @@ class EventBus:
     def _keep_history(self) -> None:
         self._readers += 1
         self._keeps_history = True
-        self.wanted.update(EVENTS.values())
+        self.wanted.update(USUAL)
         if self._history_end is not None:
             self._history_end.cancel()
             self._history_end = None
@@ -224,8 +226,8 @@ class EventBus:
         self._forget_unwanted(tuple(EVENTS.values()))
 
     def _forget_unwanted(self, kinds: Iterable[type[Event]]) -> None:
-        if not self._keeps_history:
-            self.wanted.difference_update([kind for kind in kinds if not self._subscribers.get(kind)])
+        ended = [kind for kind in kinds if not self._subscribers.get(kind)]
+        self.wanted.difference_update(ON_REQUEST.intersection(ended) if self._keeps_history else ended)
 
     def _deliver_pending(self) -> None:
         self._held += 1

@@ -50,6 +50,16 @@ class TaskAdmitted(Event, frozen=True, kw_only=True, tag="task.admitted"):
     deadline_ms: int = 0
 
 
+class TaskPrefix(Event, frozen=True, kw_only=True, tag="task.prefix"):
+    """How the prompt of a task that was taken in begins. ``prefix`` has a word for each block of it
+    (`anywire.demand.prefix_hashes`): prompts that begin alike have the same first words. The words are made with a
+    secret of this life of the orchestrator: nothing of the text follows from them, and they compare with those of no
+    other life. To make them takes time, so they are told only to who names this type."""
+
+    task_id: str
+    prefix: tuple[str, ...]
+
+
 class TaskHeld(Event, frozen=True, kw_only=True, tag="task.held"):
     """A task waits for something else than its turn: ``why`` says for what."""
 
@@ -377,6 +387,7 @@ EVENTS: dict[str, type[Event]] = {
     str(kind.__struct_config__.tag): kind
     for kind in (
         TaskAdmitted,
+        TaskPrefix,
         TaskHeld,
         TaskRequeued,
         TaskPreempted,
@@ -412,8 +423,14 @@ EVENTS: dict[str, type[Event]] = {
 }
 """By type, as JSON names it."""
 
+ON_REQUEST: frozenset[type[Event]] = frozenset({TaskPrefix})
+"""Those that are told only to who names them: to make them takes time."""
+USUAL: tuple[type[Event], ...] = tuple([kind for kind in EVENTS.values() if kind not in ON_REQUEST])
+"""All that is told to who names no type."""
+
 AnyEvent = (
     TaskAdmitted
+    | TaskPrefix
     | TaskHeld
     | TaskRequeued
     | TaskPreempted
@@ -454,15 +471,15 @@ MAX_TYPES_CHARS = 1024
 
 
 def read_types(text: str, param: str = "types") -> tuple[type[Event], ...]:
-    """The types that a list names: ``task.ended,agent.*``; none, which stands for all, for an empty one. Raises
-    `InvalidRequest` naming ``param`` for a type that does not exist."""
+    """The types that a list names: ``task.ended,agent.*``; none, which stands for all usual ones, for an empty one.
+    Raises `InvalidRequest` naming ``param`` for a type that does not exist."""
     if len(text) > MAX_TYPES_CHARS:
         raise InvalidRequest(f"{param} has {len(text)} characters, the limit is {MAX_TYPES_CHARS}", param=param)
     chosen: dict[type[Event], None] = {}
     for name in filter(None, map(str.strip, text.split(","))):
         found = [EVENTS[name]] if name in EVENTS else []
         if name.endswith("*"):
-            found = [kind for tag, kind in EVENTS.items() if tag.startswith(name[:-1])]
+            found = [kind for kind in USUAL if str(kind.__struct_config__.tag).startswith(name[:-1])]
         if not found:
             raise InvalidRequest(f"there are no events {name[:64]!r}; known: {', '.join(EVENTS)}", param=param)
         chosen.update(dict.fromkeys(found))

@@ -10,7 +10,17 @@ from anywire import event_bus
 from anywire.boundary import Boundary
 from anywire.errors import ConfigError
 from anywire.event_bus import EventBus, EventReader, Missed, Reset
-from anywire.events import EVENTS, AnyEvent, Event, LinkUp, PluginEvent, TaskHeld
+from anywire.events import (
+    EVENTS,
+    ON_REQUEST,
+    AnyEvent,
+    Event,
+    LinkUp,
+    PluginEvent,
+    TaskHeld,
+    TaskPrefix,
+    read_types,
+)
 from anywire.testing.clock import SimulatedClock
 
 
@@ -342,6 +352,20 @@ async def test_history_ends_some_time_after_the_last_reader() -> None:
     clock.advance(event_bus.HISTORY_SECONDS)
     assert not bus.wanted, "nobody reads, so nothing is made any more"
     assert await rest(bus.reader(after=last.id)) == [Reset()]
+
+
+async def test_what_takes_time_to_make_is_made_only_while_somebody_names_it(bus: Bus) -> None:
+    everything = bus.reader()
+    assert not ON_REQUEST & bus.wanted
+    asked = bus.reader(TaskPrefix, LinkUp)
+    bus.publish(TaskPrefix, task_id="t", prefix=("a",))
+    assert [type(each) for each in await rest(asked)] == [TaskPrefix]
+    assert not ON_REQUEST & bus.wanted, "though what is usual is kept for readers who come back"
+    bus.publish(TaskPrefix, task_id="t", prefix=("a",))
+    assert await rest(everything) == []
+    for text in ("", "task.*", "*"):
+        assert TaskPrefix not in read_types(text)
+    assert read_types("task.prefix,task.ended")[0] is TaskPrefix
 
 
 async def test_a_reader_whose_filter_raises_is_named(bus: Bus) -> None:

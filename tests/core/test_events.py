@@ -102,6 +102,34 @@ async def test_an_answered_task_s_life(pipeline: Orchestrator, wire: PuppetTrans
     assert (ended.error, ended.agent_id, ended.attempts, ended.chunks, ended.session) == ("", "a", 1, 2, "s")
 
 
+async def test_how_a_prompt_begins_is_told_to_who_names_the_type_and_says_nothing_of_the_text(
+    pipeline_of: Callable[..., Any], wire: PuppetTransport
+) -> None:
+    def ask(pipeline: Orchestrator, *parts: str) -> TaskStream:
+        body = f'{{"messages": [{{"role": "user", "content": "{"".join(parts)}"}}]}}'
+        return pipeline.submit(Submission("chat", MODEL, body, True, caller=OWNER))
+
+    same, other, third = (letter * 2000 for letter in "abc")
+    lives = [await pipeline_of(wire) for _ in range(2)]
+    seen: list[list[Any]] = [[], []]
+    usual = Told(lives[0])
+    ask(lives[0], same)
+    assert events.TaskPrefix not in lives[0].events.wanted, "it costs nothing until somebody wants it"
+    for pipeline, told in zip(lives, seen, strict=True):
+        pipeline.events.subscribe("capture", told.append, events.TaskPrefix)
+        for parts in ((same,), (same, other), (third, other), ("short",)):
+            ask(pipeline, *parts)
+    assert not usual.of(events.TaskPrefix)
+    first, longer, different, short = (each.prefix for each in seen[0])
+    assert len(first) == 3
+    assert len(longer) > 3
+    assert longer[:3] == first
+    assert not set(different) & set(longer)
+    assert short == ()
+    assert not set(first) & set(seen[1][0].prefix), "words of two lives cannot be compared"
+    assert {(each.tenant, each.caller) for each in seen[0]} == {("tenant-1", "key-1")}
+
+
 async def test_the_reader_has_its_end_before_anybody_is_told(pipeline: Orchestrator, wire: PuppetTransport) -> None:
     wire.join("a")
     streams: dict[str, TaskStream] = {}

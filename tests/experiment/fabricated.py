@@ -15,6 +15,7 @@ import yaml
 
 from anywire.stages import STAGES
 from anywire_experiment.arms import ALONE
+from anywire_experiment.orders import arm_names
 from anywire_experiment.plan import Plan
 from anywire_experiment.record.cells import SAMPLES_FILE, Cell, Event, ProcessUse, WorkloadRun, write_cell
 from anywire_experiment.record.environment import environment
@@ -30,7 +31,8 @@ class Truth:
     """What an arm is like. ``shift_us`` is added to each latency, ``factor`` multiplies it, ``failing`` is the share of
     requests that fail with ``code``, by the fault of ``origin``; a fault is noticed after ``notice_ms`` (never, when
     None) and everything sent before takes until then. ``broken`` blocks have a failed cell, ``thin`` ones only 4
-    answers. ``right`` is the share of exercises answered right, half of them alike by all arms, at ``tasks`` each."""
+    answers. ``right`` is the share of exercises answered right, half of them alike by all arms, at ``tasks`` each.
+    Requests are sent ``late_ms`` after they were meant to be, and the first fifth takes ``start`` times as long."""
 
     shift_us: float = 0.0
     factor: float = 1.0
@@ -42,6 +44,8 @@ class Truth:
     thin: frozenset[int] = frozenset()
     right: float = 0.5
     tasks: int = 1
+    late_ms: float = 0.001
+    start: float = 1.0
     reason: str = "never ready: no answer within 60 s"
 
 
@@ -63,10 +67,12 @@ def fabricate(
     *,
     spread: float = 0.05,
     drift: float = 0.01,
+    first: float = 1.0,
     without: Callable[[int, str], bool] = lambda block, arm: False,
 ) -> Path:
-    """A record of ``tree`` with all its cells but those ``without``. ``truths`` is by level of any factor, equal arms
-    where it says nothing; ``spread`` is from block to block for all arms alike, ``drift`` of each arm alone."""
+    """A record of ``tree`` with all its cells but those ``without``. ``truths`` is by arm or level of any factor, equal
+    arms where it says nothing; ``spread`` is from block to block for all arms alike, ``drift`` of each arm alone. The
+    arm that is first in a block takes ``first`` times as long."""
     plan = Plan.model_validate(dict(tree))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.yaml").write_text(yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True))
@@ -78,9 +84,12 @@ def fabricate(
     rng = np.random.default_rng(plan.seed)
     for block in range(1, plan.blocks + 1):
         common = float(np.exp(rng.normal(0.0, spread)))
-        for order, (arm, levels) in enumerate(_arms(plan).items()):
-            own = common * float(np.exp(rng.normal(0.0, drift)))
-            truth = next((known for label in levels.values() if (known := (truths or {}).get(label))), Truth())
+        arms = _arms(plan)
+        orders = {arm: order for order, arm in enumerate(arm_names(plan, block, list(arms)))}
+        for arm, levels in arms.items():
+            order = orders[arm]
+            own = (first if order == 0 else 1.0) * common * float(np.exp(rng.normal(0.0, drift)))
+            truth = next((known for label in (arm, *levels.values()) if (known := (truths or {}).get(label))), Truth())
             if not without(block, arm):
                 _cell(folder, plan, block, order, arm, levels, truth, own, rng)
     return folder
@@ -146,6 +155,7 @@ def _workload(
     gap = SECOND // 100
     intended = start + np.arange(count) * gap
     took = own * truth.factor * 1e6 * rng.lognormal(0.0, 0.2, count) + truth.shift_us * 1e3
+    took[warm_up : warm_up + measured // 5] *= truth.start
     took[:warm_up] *= 50  # must never show
     ok = rng.random(count) >= truth.failing
     took[~ok] = 30 * SECOND
@@ -153,7 +163,7 @@ def _workload(
     if workload.fault is not None:
         at = began + round(workload.fault.at * 1e9)
         agent = "agent-1"
-        cell.events.append(Event(at, workload.fault.kind, agent, workload=name))
+        cell.events.append(Event(at, "fault", agent, workload.fault.kind, name))
         if truth.notice_ms is not None:
             lost = at + round(truth.notice_ms * 1e6)
             cell.events.append(Event(lost, "agent_lost", agent, "no sign of life", name))
@@ -176,7 +186,7 @@ def _workload(
         "index": [*range(warm_up), *range(measured)],
         "client": [0] * count,
         "intended_ns": intended,
-        "sent_ns": intended + 1000,
+        "sent_ns": intended + round(truth.late_ms * 1e6),
         "first_ns": first if workload.stream else done,
         "done_ns": done,
         "outcome": np.where(ok, "ok", truth.code),
@@ -201,6 +211,8 @@ def _workload(
         "right": right,
         "tasks": [truth.tasks] * count,
         "spent_tokens": [truth.tasks * 10] * count,
+        "session": [None] * count,
+        "turn": [None] * count,
     } | {f"stage_{stage}_ns": at for stage, at in stages.items()}
     return pa.table({field.name: pa.array(columns[field.name]).cast(field.type) for field in SAMPLES}, schema=SAMPLES)
 

@@ -6,93 +6,20 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
+from tests.experiment.answering import HEADERS, USAGE, Handler, events, gateway, measured, piece, streamed, whole
 
 from anywire.errors import ConfigError
-from anywire_experiment.load.arrivals import Arrival, arrivals, read_trace
-from anywire_experiment.load.generator import Generator
-from anywire_experiment.load.openai_http import HttpTarget
+from anywire_experiment.load.arrivals import arrivals
 from anywire_experiment.load.prompts import PromptMaker
-from anywire_experiment.load.rows import Rows
-from anywire_experiment.record.samples import LOADED
-from anywire_experiment.workload import Bursts, Poisson, Prompts, Workload
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-HEADERS = {
-    "x-anywire-transport": "dds",
-    "x-anywire-agent": "a1",
-    "x-anywire-task": "t1",
-    "x-anywire-attempts": "2",
-}
-
-
-async def whole(request: web.Request) -> web.StreamResponse:
-    choice = {"index": 0, "message": {"role": "assistant", "content": "hello you"}, "finish_reason": "stop"}
-    return web.json_response({"choices": [choice], "usage": USAGE}, headers=HEADERS)
-
-
-async def events(request: web.Request, *said: str) -> web.StreamResponse:
-    response = web.StreamResponse(headers=HEADERS | {"Content-Type": "text/event-stream"})
-    await response.prepare(request)
-    for each in said:
-        await response.write(f"data: {each}\n\n".encode())
-    return response
-
-
-def piece(text: str) -> str:
-    return json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]})
-
-
-async def streamed(request: web.Request) -> web.StreamResponse:
-    usage = json.dumps({"choices": [], "usage": USAGE})
-    return await events(request, piece("hel"), piece("lo"), usage, "[DONE]")
-
-
-@asynccontextmanager
-async def gateway(handler: Handler) -> AsyncIterator[str]:
-    async def models(request: web.Request) -> web.StreamResponse:
-        return web.json_response({"data": [{"id": "m"}]})
-
-    app = web.Application()
-    app.add_routes([web.get("/v1/models", models), web.post("/v1/chat/completions", handler)])
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-async def measured(tmp_path: Path, handler: Handler, workload: dict[str, Any], warm_up: int = 0) -> pa.Table:
-    """The rows of one workload against ``handler``, read back from the file; the transport dds is asserted."""
-    rows = Rows()
-    given = {"warm_up": {"requests": warm_up, "limit": warm_up}} | workload
-    async with gateway(handler) as url:
-        target = HttpTarget(url)
-        try:
-            made = Workload.model_validate(given)
-            generator = Generator("w", made, target, rows, seed=5, transports=frozenset({"dds"}))
-            await generator.warm_up()
-            await generator.measure(lambda at_ns: None)
-        finally:
-            await target.close()
-    path = tmp_path / "rows.parquet"
-    rows.write(path)
-    table = pq.read_table(path)
-    assert table.schema.equals(LOADED)
-    return table
+from anywire_experiment.trace_formats import Arrival, read_trace
+from anywire_experiment.workload import Bursts, Poisson, Prompts, Trace
 
 
 async def outcomes(tmp_path: Path, handler: Handler, **workload: Any) -> list[str]:
@@ -253,7 +180,7 @@ def test_a_public_trace_is_read(tmp_path: Path) -> None:
         "TIMESTAMP,ContextTokens,GeneratedTokens\n"
         "2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.2299600,100,3\n"
     )
-    first, second = read_trace(path, speed=2.0)
+    first, second = read_trace(path, Trace(file=path, speed=2.0))
     assert first == Arrival(0.0, 4808, 10)
     assert second.at == pytest.approx(0.125)
     assert second._replace(at=0.0) == Arrival(0.0, 100, 3)
@@ -262,12 +189,12 @@ def test_a_public_trace_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a,b\n1,2\n", "the header must name one of arrival_s"),
+        ("a,b\n1,2\n", "the header must name the columns of its format .anywire: arrival_s"),
         ("arrival_s,input_tokens,output_tokens\n", "no requests"),
         ("arrival_s,input_tokens,output_tokens\n0,1,2\nsoon,1,2\n", "line 3"),
-        ("arrival_s,input_tokens,output_tokens\n0,-1,2\n", "line 2: a length cannot be negative"),
+        ("arrival_s,input_tokens,output_tokens\n0,-1,2\n", "line 2: input_tokens is from 0 to 1000000, not -1"),
         ("arrival_s,input_tokens,output_tokens\n0,1\n", "line 2"),
-        ("arrival_s,input_tokens,output_tokens,deadline_s\n0,1,1,nan\n", "line 2: a deadline is from 0"),
+        ("arrival_s,input_tokens,output_tokens,deadline_s\n0,1,1,-2\n", "line 2: a deadline is from 0"),
         ("arrival_s,input_tokens,output_tokens,tenant\n0,1,1,a b\n", "line 2: a tenant has"),
         ("arrival_s,input_tokens,output_tokens,priority\n0,1,1,high\n", "line 2"),
     ],
@@ -384,3 +311,41 @@ async def test_the_process_says_what_keeps_it_from_working(tmp_path: Path) -> No
     assert last["event"] == "error"
     assert "the spec has no url" in last["message"]
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n"])
+@pytest.mark.parametrize("field", ["data: ", "data:", "event: message\ndata: ", ": comment\n\ndata: "])
+async def test_streams_are_read_as_any_server_writes_them(tmp_path: Path, end: str, field: str) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=HEADERS | {"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        text = "".join(
+            f"{field}{said}{end}" for said in (piece("hel"), piece("lo"), json.dumps({"usage": USAGE}), "[DONE]")
+        )
+        for at in range(0, len(text), 7):  # in parts that end anywhere
+            await response.write(text[at : at + 7].encode())
+        return response
+
+    row = (await measured(tmp_path, handler, {"requests": 1, "stream": True})).to_pylist()[0]
+    assert (row["outcome"], row["tokens"], len(row["piece_ns"])) == ("ok", 2, 2)
+
+
+async def test_a_connection_that_the_server_closes_is_not_used_again(tmp_path: Path) -> None:
+    async def closing(request: web.Request) -> web.StreamResponse:
+        answer = await whole(request)
+        answer.force_close()
+        return answer
+
+    assert await outcomes(tmp_path, closing, requests=5) == ["ok"] * 5
+
+
+async def test_what_a_server_claims_of_its_tokens_breaks_nothing(tmp_path: Path) -> None:
+    async def boasting(request: web.Request) -> web.StreamResponse:
+        choice = {"message": {"content": "hello"}}
+        usage = {"completion_tokens": 2**40}
+        return web.json_response(
+            {"choices": [choice], "usage": usage}, headers=HEADERS | {"x-anywire-attempts": "9" * 30}
+        )
+
+    row = (await measured(tmp_path, boasting, {"requests": 1})).to_pylist()[0]
+    assert (row["outcome"], row["tokens"]) == ("ok", 0)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anywire.errors import ConfigError
-from anywire_experiment.arms import ALONE, arm_order, arms_of, config_of, load_seed, workload_order
+from anywire_experiment.arms import ALONE, arm_order, arms_of, config_of, load_seed
+from anywire_experiment.orders import workload_order
 from anywire_experiment.plan import Plan, load_plan
 from anywire_experiment.record.masking import without_secrets
 
@@ -214,7 +215,7 @@ def test_orders_are_drawn_from_the_seed_and_name_everything_once(seed: int, bloc
     drawn = arm_order(given, block, arms)
     assert drawn == arm_order(given, block, arms)
     assert sorted(each.name for each in drawn) == sorted(each.name for each in arms)
-    assert sorted(workload_order(given, block, arms[0])) == sorted(WORKLOADS)
+    assert sorted(workload_order(given, block)) == sorted(WORKLOADS)
     assert load_seed(given, block) == load_seed(given, block)
 
 
@@ -222,7 +223,7 @@ def test_blocks_have_orders_and_seeds_of_their_own() -> None:
     given, arms = SIX, SIX_ARMS
     assert len({tuple(each.name for each in arm_order(given, block, arms)) for block in range(20)}) > 10
     assert len({load_seed(given, block) for block in range(20)}) == 20
-    assert len({tuple(workload_order(given, block, arms[0])) for block in range(20)}) == 2
+    assert len({tuple(workload_order(given, block)) for block in range(20)}) == 2
 
 
 KEYS = st.sampled_from(["token", "secret_key", "name", "password", "note", "api_key"])

@@ -1,7 +1,9 @@
 """Summary, effective sample size and steady state of one series."""
 
+import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.signal import lfilter
+from tests.long_form import examples
 
-from anywire_experiment.statistics import effective_sample_size, steady_from, summarise
+from anywire_experiment.statistics import effective_sample_size, steady_from, step_in, summarise
+from anywire_experiment.statistics.steady_calibration import NOISE, refused
 
 Floats = NDArray[np.float64]
 
@@ -97,21 +101,57 @@ def share_steady(series: Floats) -> float:
 
 def test_steady_latencies_are_steady_stragglers_or_not(rng: np.random.Generator) -> None:
     series = rng.lognormal(0.0, 0.3, (100, 1000))
-    assert share_steady(series) >= 0.97
-    assert share_steady(series + 20.0 * (rng.random(series.shape) < 0.01)) >= 0.97
+    assert share_steady(series) >= 0.9
+    assert share_steady(series + 20.0 * (rng.random(series.shape) < 0.01)) >= 0.9
 
 
 def test_the_warm_up_is_cut_off(rng: np.random.Generator) -> None:
     warming = 1.0 + 2.0 * np.exp(-np.arange(1000) / 30.0)
     cuts = [steady_from(each) for each in rng.lognormal(0.0, 0.3, (100, 1000)) * warming]
     kept = [cut for cut in cuts if cut is not None]
-    assert len(kept) >= 97
+    assert len(kept) >= 90
     assert 50 <= float(np.median(kept)) <= 120
 
 
 @pytest.mark.parametrize("course", [np.linspace(1.0, 3.0, 1000), np.where(np.arange(1000) < 700, 1.0, 2.0)])
 def test_what_drifts_or_changes_its_level_is_not_steady(rng: np.random.Generator, course: Floats) -> None:
     assert share_steady(rng.lognormal(0.0, 0.3, (100, 1000)) * course) <= 0.05
+
+
+def test_a_step_is_told_with_its_place_and_height(rng: np.random.Generator) -> None:
+    series = rng.lognormal(0.0, 0.2, 600) * np.where(np.arange(600) < 120, 1.5, 1.0)
+    step = step_in(series)
+    assert step.shown
+    assert 110 <= step.at <= 130
+    assert step.ratio == pytest.approx(1 / 1.5, rel=0.1)
+    assert step_in(3.7 * series) == msgspec.structs.replace(step, ratio=step_in(3.7 * series).ratio)
+
+
+@given(st.lists(st.floats(0.0, 1e9), min_size=100, max_size=160))
+def test_any_series_has_a_step_or_none_and_a_steady_state_or_none(series: list[float]) -> None:
+    step = step_in(series)
+    assert 0 < step.at < len(series)
+    assert step.errors >= 0.0
+    assert (cut := steady_from(series)) is None or 0 <= cut <= len(series) // 2
+
+
+def test_a_slow_start_within_a_run_is_found_whatever_its_share(rng: np.random.Generator) -> None:
+    """As calibrated; the long form has the whole table."""
+    many = examples(100)
+    for noise in NOISE:
+        for count in (200, 500):
+            wrong = refused(rng, many, count, noise=noise)
+            assert wrong <= 0.05 + 3.0 * math.sqrt(0.05 * 0.95 / many), (noise, count)
+    for course, least in {
+        "+50 % in the first 10 %": 0.98,
+        "+50 % in the first 20 %": 0.98,
+        "+50 % in the first 50 %": 0.98,
+        "drift to +50 %": 0.98,
+        "+30 % from 70 % on": 0.98,
+        "drift to +20 %": 0.6,
+    }.items():
+        found = refused(rng, many, 500, noise="lognormal, σ = 0.3", course=course)
+        assert found >= least - 3.0 * math.sqrt(least * (1 - least) / many), course
 
 
 def test_a_constant_series_is_steady_from_its_start() -> None:

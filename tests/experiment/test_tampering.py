@@ -219,6 +219,7 @@ COMMANDS = [
     ("calibrate", "{record}", "--workload", "streams"),
     ("publish", "{record}", "--out", "{out}"),
     ("sign", "{record}", "--key", "{key}"),
+    ("export", "{record}", "--out", "{out}"),
 ]
 
 

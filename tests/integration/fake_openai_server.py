@@ -151,7 +151,9 @@ def request(stream: bool = True, kind: Kind = "chat", model: str = "m1", trace: 
 
 
 async def collect(engine: OpenAIEngine, task: TaskRequest) -> list[Delta]:
-    return [delta async for delta in engine.run(task) if isinstance(delta, Delta)]
+    """The deltas of an answer, tokens that came together one by one."""
+    given = [delta async for delta in engine.run(task) if isinstance(delta, Delta)]
+    return [delta for each in given for delta in [Delta(text) for text in each.parts] or [each]]
 
 
 class Watched(OpenAIEngine):

@@ -22,6 +22,7 @@ from tests.long_form import examples
 
 from anywire.engine import Delta
 from anywire.errors import EngineFailed, InvalidRequest
+from anywire.known_head import KnownHead
 from anywire.testing.patience import PATIENCE
 from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.http import addresses, codings, connection
@@ -239,6 +240,9 @@ def test_whatever_a_server_sends_is_an_answer_or_a_fault(way: str, changes: list
 
 
 class _Owner:
+    known = KnownHead[connection.Head]()
+    """One for all, so that most answers come with a head that is known."""
+
     def __init__(self) -> None:
         self.kept: list[connection.Connection] = []
         self.ended: list[connection.Connection] = []

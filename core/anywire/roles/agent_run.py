@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextlib import aclosing
 from types import coroutine
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -242,20 +242,36 @@ class Run:
                 if delta.extra:
                     await self._send_pending()
                     await self._send_extra(delta)
+                elif delta.parts:
+                    await self._add(delta.parts)
                 elif delta.text:
                     self._pending.append(delta.text)
                 else:
                     empty += 1
                     if empty % MAX_DELTAS == 0:
                         await asyncio.sleep(0)
-                if len(self._pending) >= MAX_DELTAS:
-                    await asyncio.sleep(0)
                 if self._credit - bool(self._pending) <= 0 or len(self._pending) >= MAX_DELTAS:
-                    await self._send_pending()
-                    await self._wait_for_credit()
+                    await self._make_room()
         self._last_ns = self._clock.now_ns()
         texts, self._pending = tuple(self._pending), []
         return self._final(texts, usage=usage, finish=finish)
+
+    async def _add(self, parts: Sequence[str]) -> None:
+        """Let tokens that came together wait to be sent, as many at a time as may travel together."""
+        pending, at = self._pending, 0
+        while at < len(parts):
+            room = MAX_DELTAS - len(pending)
+            pending += filter(None, parts[at : at + room])
+            at += room
+            if len(pending) >= MAX_DELTAS:
+                await self._make_room()
+
+    async def _make_room(self) -> None:
+        """Send what waits, once there is credit for it, and wait until there is credit for more."""
+        if len(self._pending) >= MAX_DELTAS:
+            await asyncio.sleep(0)
+        await self._send_pending()
+        await self._wait_for_credit()
 
     def _flush(self) -> None:
         """Send what waits, now: called when the runner waits, as a rule for its engine, and when there is room again.

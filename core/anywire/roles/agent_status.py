@@ -32,7 +32,7 @@ class StatusSource:
     def read(self) -> EngineStatus:
         try:
             status = self._engine.status()
-            if status is self._checked:
+            if status is self._checked or (type(status) is EngineStatus and status == self._checked):
                 return self._shown
             fault = _fault(status)
         except Exception as error:

@@ -17,15 +17,25 @@ def is_plain(delta: object) -> TypeGuard[Delta]:
         and type(delta.extra) is str
         and type(delta.usage) is str
         and type(delta.finish_reason) is str
+        and (delta.parts == () or _are_parts(delta))
     )
 
 
 def checked(delta: object, engine: str, boundary: Boundary, task_id: str) -> Delta:
     """Look closely at what is not plainly a `Delta` of texts. Raises `EngineFailed` unless it is one all the same."""
-    if isinstance(delta, Delta) and all(
-        isinstance(text, str) for text in (delta.text, delta.extra, delta.usage, delta.finish_reason)
+    if (
+        isinstance(delta, Delta)
+        and all(isinstance(text, str) for text in (delta.text, delta.extra, delta.usage, delta.finish_reason))
+        and (delta.parts == () or _are_parts(delta))
     ):
         return delta
     what = f"yielded {str(delta)[:80]!r}, which is no Delta of texts"
     boundary.failed(f"engine {engine}", "run", what, task_id)
     raise EngineFailed(f"the engine {engine} {what}")
+
+
+def _are_parts(delta: Delta) -> bool:
+    try:
+        return type(delta.parts) is tuple and "".join(delta.parts) == delta.text
+    except TypeError:  # not all of them are texts
+        return False

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pydantic
 
-from anywire.config import Config, named
+from anywire.config import Config
 from anywire.errors import AnywireError, ConfigError
 from anywire.plugins import describe_validation
 from anywire.roles import assembly
-from anywire_experiment.companions import Companion, addressed, check_named, sample_value
+from anywire_experiment.companions import Companion, check_named, check_order
+from anywire_experiment.config_tree import SHORT, choose, configure, merge, normalised, set_option
+from anywire_experiment.faults.in_plans import OPENAI, StandInServers, fault_without
+from anywire_experiment.orders import arm_names
 from anywire_experiment.plan import Network, Plan
+from anywire_experiment.plan_faults import FAULT, faults_of
+from anywire_experiment.plan_levels import Level
+from anywire_experiment.programs import Named, ReadyAt, addressed, sample_value
+from anywire_experiment.systems import SYSTEM, AnywireSystem, ForeignSystem, check_foreign, system_of
+from anywire_experiment.workload import Fault
 
-SHORT = {
-    "transport": "transports",
-    "selector": "selector",
-    "scheduler": "scheduler",
-    "engine": "engine",
-    "launcher": "launcher",
-}
 REQUEST = "request"
 """The factor whose levels are members of the requests; with a dot, one of them."""
 _OF_WORKLOADS = ("messages", "stream", "stream_options", "n")
 """Members of a request that the workload or the framework settles."""
-_SECTIONS = ("scheduler", "selector", "engine", "launcher")
 ALONE = "system"
 """The arm of a plan without factors."""
 
@@ -40,14 +41,19 @@ DELIBERATION = ("deliberate", "deliberation")
 LAUNCHER = "launcher"
 """The key by which a plan has a launcher start the agents, in place of the cell."""
 
-SETTLED = ("server", "gateways", "join", "standby")
-"""Keys that each cell settles for itself."""
+
+@dataclass(frozen=True)
+class Build:
+    """A revision of Anywire that can be run: the interpreter of the environment that has it, and its commit."""
+
+    python: Path
+    commit: str
 
 
 @dataclass(frozen=True)
 class Arm:
     """One combination of levels. ``tree`` is a configuration as a file would hold it, in which hosts and ports of its
-    ``companions`` still stand in braces."""
+    ``companions`` still stand in braces; it is empty where the system is ``foreign``, and not Anywire's."""
 
     name: str
     levels: Mapping[str, str]
@@ -57,10 +63,24 @@ class Arm:
     companions: Mapping[str, Companion] = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
     """Members of every chat request that clients send, over those of the workload."""
+    system: AnywireSystem | ForeignSystem = field(default_factory=AnywireSystem)
+    """Its level of the factor ``system``."""
+    build: Build | None = None
+    """Where the system's revision was built; None for what is installed here, and before it was built."""
+    faults: Mapping[str, Fault] = field(default_factory=dict)
+    """By workload, what is done to the system while it is measured."""
+    stand_in: StandInServers | None = None
+    """The servers behind its agents."""
+
+    @property
+    def foreign(self) -> ForeignSystem | None:
+        """The system, where it is not Anywire's."""
+        return self.system if isinstance(self.system, ForeignSystem) else None
 
     @property
     def transports(self) -> list[str]:
-        return list(self.tree["transports"])
+        """Of Anywire; none where the system is another one."""
+        return list(self.tree.get("transports", ()))
 
 
 def arms_of(plan: Plan) -> list[Arm]:
@@ -70,36 +90,77 @@ def arms_of(plan: Plan) -> list[Arm]:
     for levels in itertools.product(*plan.factors.values()):
         chosen = dict(zip(factors, levels, strict=True))
         labels = {factor: level.label for factor, level in chosen.items()}
-        name = "+".join(labels.values()) or ALONE
         where = ", ".join(f"{factor} {label}" for factor, label in labels.items()) or "system"
-        tree, agents, network = _normalised(plan.system, "system"), plan.agents, plan.network
-        request: dict[str, Any] = {}
-        for factor, level in chosen.items():
-            if factor == "agents":
-                agents = _agents(level.value)
-            elif factor == "network":
-                network = _network(level.value)
-            elif is_of_requests(factor):
-                _ask(request, factor, level.value)
-            elif factor in SHORT:
-                _choose(tree, SHORT[factor], level.value, f"factors.{factor}")
-            else:
-                _set(tree, factor, level.value)
-        companions = {key: each for key, each in plan.companions.items() if each.is_of(labels)}
-        made.append(Arm(name, labels, tree, agents, network, companions, request))
-        check(made[-1], where)
-        _check_model(plan, made[-1], where)
-    needing = [name for name, each in plan.workloads.items() if each.fault and each.fault.kind == "partition"]
-    if needing and (bare := next((each.name for each in made if each.network is None), None)):
-        raise ConfigError(f"workload {needing[0]!r} cuts the network, and the arm {bare!r} has none: set `network`")
-    single = [name for name, each in plan.workloads.items() if each.fault]
-    if single and (inside := next((each for each in made if starts_its_agents(each)), None)):
-        where = "started by a launcher" if LAUNCHER in inside.tree else "in the orchestrator's own process"
-        raise ConfigError(
-            f"workload {single[0]!r} has a fault of an agent's process, and in the arm {inside.name!r} the agents are "
-            f"{where}: leave that level out"
-        )
+        made.append(_arm(plan, chosen, labels, where))
+        _check(plan, made[-1], where)
+        _check_faults(plan, made[-1])
     return made
+
+
+def _arm(plan: Plan, chosen: Mapping[str, Level], labels: Mapping[str, str], where: str) -> Arm:
+    system = system_of(chosen[SYSTEM].label, chosen[SYSTEM].value) if SYSTEM in chosen else AnywireSystem()
+    tree: dict[str, Any] = {}
+    agents, network, request = 0, plan.network, dict[str, Any]()
+    if isinstance(system, AnywireSystem):
+        tree, agents = normalised(plan.system, "system"), system.agents or plan.agents
+        configure(tree, system.config, f"factors.{SYSTEM}.{labels.get(SYSTEM, '')}.config")
+    faults = {key: each.fault for key, each in plan.workloads.items() if each.fault is not None}
+    for factor, level in chosen.items():
+        if is_of_requests(factor):
+            _ask(request, factor, level.value)
+        elif factor == SYSTEM:
+            continue
+        elif isinstance(system, ForeignSystem):
+            raise ConfigError(
+                f"{where}: the factor {factor!r} is of Anywire, and this system is another one: leave the factor out, "
+                f"and give each form of Anywire a level of `{SYSTEM}`, such as "
+                "{anywire-dds: {config: {transports: dds}}}"
+            )
+        elif factor == "agents":
+            agents = _agents(level.value)
+        elif factor == FAULT:
+            faults = faults_of(plan.workloads, level.value)
+        elif factor == "network":
+            network = _network(level.value)
+        elif factor in SHORT:
+            choose(tree, SHORT[factor], level.value, f"factors.{factor}")
+        else:
+            set_option(tree, factor, level.value)
+    companions = {key: each for key, each in plan.companions.items() if each.is_of(labels)}
+    if double := next((key for key in system.companions if key in plan.companions), None):
+        raise ConfigError(f"{where}: the plan has a companion {double!r} too; choose another name")
+    companions |= system.companions
+    name = "+".join(labels.values()) or ALONE
+    return Arm(name, labels, tree, agents, network, companions, request, system, None, faults, plan.stand_in)
+
+
+def _check_faults(plan: Plan, arm: Arm) -> None:
+    """Raises `ConfigError` for a fault that cannot be inflicted on it."""
+    if arm.foreign is not None:
+        if plan.stand_in is not None or arm.faults:
+            raise ConfigError(
+                f"faults and `stand_in` are of Anywire's processes, and the system of the arm {arm.name!r} is another "
+                "one: leave that level out"
+            )
+        return
+    where = "started by a launcher" if LAUNCHER in arm.tree else "in the orchestrator's own process"
+    engine, own_agents = config_of(arm).engine.name, not starts_its_agents(arm)
+    if arm.stand_in is not None and (engine != OPENAI or not own_agents):
+        lacking = f"the engine is {engine}" if engine != OPENAI else f"the agents are {where}"
+        raise ConfigError(
+            f"stand_in: it needs the engine {OPENAI} in agents of the cell; in the arm {arm.name!r} {lacking}"
+        )
+    for name, each in arm.faults.items():
+        lacking = fault_without(
+            each.kind,
+            network=arm.network is not None,
+            own_agents=own_agents,
+            agents_where=where,
+            engine=engine,
+            stand_in=arm.stand_in is not None,
+        )
+        if lacking:
+            raise ConfigError(f"workload {name!r} {lacking.replace('{arm}', repr(arm.name))}")
 
 
 def is_of_requests(factor: str) -> bool:
@@ -107,8 +168,11 @@ def is_of_requests(factor: str) -> bool:
     return factor.partition(".")[0] == REQUEST
 
 
-def config_of(arm: Arm, where: str = "", value_of: Callable[[str, str], str] = sample_value) -> Config:
-    """The arm's configuration, with the hosts and ports of its companions by ``value_of``. Raises `ConfigError`."""
+def config_of(arm: Arm, where: str = "", value_of: Named = sample_value) -> Config:
+    """The arm's configuration, with the hosts and ports of its companions by ``value_of``. Raises `ConfigError`, also
+    for an arm whose system is not Anywire's."""
+    if arm.foreign is not None:
+        raise ConfigError(f"{where or arm.name}: this system is not Anywire's, and has no configuration of it")
     check_named(arm.tree, arm.companions, where or arm.name)
     try:
         return Config.model_validate(addressed(deepcopy(dict(arm.tree)), value_of))
@@ -116,8 +180,24 @@ def config_of(arm: Arm, where: str = "", value_of: Callable[[str, str], str] = s
         raise ConfigError(f"{where or arm.name}: {describe_validation(error, Config, '')}") from None
 
 
+def _check(plan: Plan, arm: Arm, where: str) -> None:
+    """Raises `ConfigError` for whatever is wrong with an arm, so that it is told before anything starts."""
+    check_order(arm.companions, where)
+    for name, each in arm.companions.items():
+        if arm.network is not None and isinstance(each.ready, ReadyAt):
+            raise ConfigError(
+                f"{where}: companions.{name}.ready: with `network` no URL of it can be asked from here: give the line "
+                "that it writes"
+            )
+    if arm.foreign is not None:
+        check_foreign(plan, arm.foreign, arm.companions, where)
+        return
+    check(arm, where)
+    _check_model(plan, arm, where)
+
+
 def check(arm: Arm, where: str) -> None:
-    """Build everything the arm names, so that what is wrong is told before anything starts. Raises `ConfigError`."""
+    """Build everything that an arm of Anywire names. Raises `ConfigError`."""
     config = config_of(arm, where)
     try:
         plugins = assembly.load_plugins(config)
@@ -160,88 +240,26 @@ def _check_model(plan: Plan, arm: Arm, where: str) -> None:
 
 def starts_its_agents(arm: Arm) -> bool:
     """Whether the orchestrator's process has the agents: inside of it, or started by the launcher that the plan names.
-    Otherwise each of them is a process of the cell."""
+    Otherwise each of them is a process of the cell, or the system is not Anywire's and has none."""
     return LAUNCHER in arm.tree or in_one_process(arm)
 
 
 def in_one_process(arm: Arm) -> bool:
+    if arm.foreign is not None:
+        return False
     config = config_of(arm)
     return assembly.in_one_process(config, assembly.load_plugins(config))
 
 
 def arm_order(plan: Plan, block: int, arms: list[Arm]) -> list[Arm]:
-    """The arms of a block, in the order drawn for it."""
-    return random.Random(f"{plan.seed}/block {block}").sample(arms, len(arms))
-
-
-def workload_order(plan: Plan, block: int, arm: Arm) -> list[str]:
-    """The workloads of a cell, in the order drawn for it."""
-    return random.Random(f"{plan.seed}/block {block}/{arm.name}").sample(list(plan.workloads), len(plan.workloads))
+    """The arms of a block, in the order in which they run."""
+    by_name = {each.name: each for each in arms}
+    return [by_name[name] for name in arm_names(plan, block, list(by_name))]
 
 
 def load_seed(plan: Plan, block: int) -> int:
     """The seed of a block's arrivals and prompts: the same for every arm of it, so that they get equal work."""
     return random.Random(f"{plan.seed}/block {block}/load").getrandbits(48)
-
-
-def _normalised(system: Mapping[str, Any], where: str) -> dict[str, Any]:
-    tree = deepcopy(dict(system))
-    for key in SETTLED:
-        if key in tree:
-            raise ConfigError(f"{where}.{key}: the experiment settles this for each cell; leave it out")
-    if isinstance(tree.get("agents"), list):
-        raise ConfigError(f"{where}.agents: the agents of a plan are alike; say how many beside `system`: agents: 2")
-    default = Config.model_fields["transports"].get_default(call_default_factory=True)
-    tree["transports"] = _named(tree.get("transports", default), f"{where}.transports")
-    for key in _SECTIONS:
-        if isinstance(tree.get(key), str):
-            tree[key] = {"name": tree[key]}
-        elif not isinstance(tree.get(key, {}), dict):
-            raise ConfigError(f"{where}.{key}: expected a name, or a mapping with `name` and options")
-    return tree
-
-
-def _choose(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """A plugin by name; options the system has for one of that name are kept."""
-    if key == "transports":
-        known = tree[key]
-        tree[key] = {name: {**known.get(name, {}), **given} for name, given in _named(value, where).items()}
-        return
-    section = {"name": value} if isinstance(value, str) else value
-    if not isinstance(section, dict):
-        raise ConfigError(f"{where}: a level is a name, or a mapping with `name` and options, found {value!r}")
-    present = {"name": Config.model_fields[key].default.name, **tree.get(key, {})}
-    if section.get("name", present["name"]) != present["name"]:
-        shared = type(Config.model_fields[key].default).model_fields
-        present = {name: option for name, option in present.items() if name in shared}
-    tree[key] = present | section
-
-
-def _named(value: Any, where: str) -> dict[str, dict[str, Any]]:
-    try:
-        return named(value)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _set(tree: dict[str, Any], factor: str, value: Any) -> None:
-    first, *rest = factor.split(".")
-    if first not in Config.model_fields or first in SETTLED:
-        usable = sorted({*SHORT, "network", REQUEST, *Config.model_fields} - {*SETTLED})
-        raise ConfigError(
-            f"factors.{factor}: no such key of the config; a factor begins with one of: {', '.join(usable)}"
-        )
-    if first == "transports" and (not rest or rest[0] not in tree["transports"]):
-        raise ConfigError(
-            f"factors.{factor}: an option of a transport that this arm does not use (it uses "
-            f"{', '.join(tree['transports'])}); to choose transports, name the factor `transport`"
-        )
-    inside = tree
-    for part in (first, *rest)[:-1]:
-        inside = inside.setdefault(part, {})
-        if not isinstance(inside, dict):
-            raise ConfigError(f"factors.{factor}: {part!r} is a value in `system`, with no keys inside")
-    inside[(first, *rest)[-1]] = value
 
 
 def _ask(request: dict[str, Any], factor: str, value: Any) -> None:
@@ -257,15 +275,7 @@ def _ask(request: dict[str, Any], factor: str, value: Any) -> None:
         msgspec.json.encode(value)
     except (TypeError, ValueError, msgspec.MsgspecError) as error:
         raise ConfigError(f"factors.{factor}: a request is JSON: {error}") from error
-    _merge(request, deepcopy(value))
-
-
-def _merge(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
-    for key, value in more.items():
-        if isinstance(value, dict) and isinstance(tree.get(key), dict):
-            _merge(tree[key], value)
-        else:
-            tree[key] = value
+    merge(request, deepcopy(value))
 
 
 def _agents(value: Any) -> int:

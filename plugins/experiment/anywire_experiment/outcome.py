@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from anywire_experiment.record.figures import hash_of_figures, libraries
 from anywire_experiment.record.folder import Record
 from anywire_experiment.record.manifest import DERIVED, FORMAT, MANIFEST, RESULTS, Manifest, differences, read_manifest
 from anywire_experiment.record.storage import RecordError, writing
-from anywire_experiment.report import side_by_side, texts, write
+from anywire_experiment.report import results_text, side_by_side, texts, write
 
 _SHOWN = 5
 """Faults of a record that are told where it is refused."""
@@ -38,12 +39,15 @@ def verified(path: Path, author: str = "", authority: Path | None = None) -> Ver
     ``author`` is the fingerprint of whoever must have signed it, any when empty; ``authority`` a file with
     certificates, of which one must vouch for its timestamp. A record of another format is told as such: its figures are
     not computed again. Raises `RecordError` when it is not sealed, or cannot be read at all."""
-    with opened(path) as (folder, published):
-        return _verified(folder, published, author, authority)._replace(signed=f"{path}: {signature.told(folder)}")
+    with opened(path) as (folder, is_published):
+        return _verified(folder, is_published, author, authority)._replace(signed=f"{path}: {signature.told(folder)}")
 
 
-def _verified(folder: Path, published: bool, author: str = "", authority: Path | None = None) -> Verified:
-    said = _changed(folder, published)
+def _verified(
+    folder: Path, is_published: bool, author: str = "", authority: Path | None = None, drawn: bool = True
+) -> Verified:
+    """Without ``drawn``, only the figures are made anew, and not the report of them."""
+    said = _changed(folder, is_published)
     said += signature.faults_of_signature(folder, author)
     wrong, told = timestamp.checked(folder, authority)
     said += wrong
@@ -56,7 +60,7 @@ def _verified(folder: Path, published: bool, author: str = "", authority: Path |
     if any(not each.startswith((*DERIVED, *signature.FILES)) for each in said):
         said.append("the figures were not computed again, for the raw data are not what was sealed")
         return Verified(said, notes)
-    anew = _figures(folder, manifest, texts(folder))
+    anew = _figures(folder, manifest, texts(folder) if drawn else {RESULTS: results_text(folder)})
     return Verified(said + anew.faults, notes + anew.notes)
 
 
@@ -65,9 +69,9 @@ def faults(path: Path) -> list[str]:
     return verified(path).faults
 
 
-def _changed(folder: Path, published: bool) -> list[str]:
+def _changed(folder: Path, is_published: bool) -> list[str]:
     """What is not as it was sealed. What is computed from the rest is not in a published record."""
-    missing = {f"{name}: missing" for name in DERIVED} if published else set()
+    missing = {f"{name}: missing" for name in DERIVED} if is_published else set()
     return [each for each in differences(folder) if each not in missing]
 
 
@@ -124,31 +128,41 @@ def compared(first: Path, second: Path, target: Path | None = None) -> str:
     for a record that was changed since it was sealed, or whose figures do not follow from its raw data. One that was
     never sealed, or has another format, is compared and told as such: its figures are then computed anew where they
     cannot be checked."""
-    with opened(first) as (one, _), opened(second) as (other, _):
-        notes = [sentence for name, folder in (("A", first), ("B", second)) for sentence in _checked(name, folder)]
-        return side_by_side(one, other, target, notes, (first, second))
+    with opened(first) as one, opened(second) as other:
+        given = (("A", first, one), ("B", second, other))
+        notes = [sentence for name, path, (folder, inside) in given for sentence in _checked(name, path, folder, inside)]
+        return side_by_side(one[0], other[0], target, notes, (first, second))
+
+
+@contextmanager
+def checked(path: Path) -> Iterator[Path]:
+    """The folder of the record at ``path``, a folder or a published file. Raises `RecordError` for a record that is not
+    what was sealed, or whose figures do not follow from its raw data; one that was never sealed passes."""
+    with opened(path) as (folder, is_published):
+        _checked("", path, folder, is_published)
+        yield folder
 
 
 def check(path: Path) -> None:
-    """Raises `RecordError` for a record that is not what was sealed; one that was never sealed passes."""
-    _checked("", path)
+    """As `checked`, for whoever reads the record later."""
+    with checked(path):
+        pass
 
 
-def _checked(name: str, path: Path) -> list[str]:
-    with opened(path) as (folder, published):
-        records.plan_of(folder)
-        if not (folder / MANIFEST).exists():
-            return [f"{name} is not sealed, so nothing tells whether it was changed: its run did not get to the end."]
-        form = read_manifest(folder).format
-        if form != FORMAT:
-            said = _changed(folder, published) + signature.faults_of_signature(folder)
-            notes = [f"{name} has format {form} and not {FORMAT}: its files are as sealed, its figures computed anew."]
-        else:
-            found = _verified(folder, published)
-            said, notes = found.faults, [f"{name}: {each}." for each in found.notes]
-        if said:
-            raise RecordError(f"{path} is not used, for it is not what was sealed: {_short(said)}")
-        return [*notes, f"{name}: {signature.told(folder)}."]
+def _checked(name: str, path: Path, folder: Path, is_published: bool) -> list[str]:
+    records.plan_of(folder)
+    if not (folder / MANIFEST).exists():
+        return [f"{name} is not sealed, so nothing tells whether it was changed: its run did not get to the end."]
+    form = read_manifest(folder).format
+    if form != FORMAT:
+        said = _changed(folder, is_published) + signature.faults_of_signature(folder)
+        notes = [f"{name} has format {form} and not {FORMAT}: its files are as sealed, its figures computed anew."]
+    else:
+        found = _verified(folder, is_published, drawn=False)
+        said, notes = found.faults, [f"{name}: {each}." for each in found.notes]
+    if said:
+        raise RecordError(f"{path} is not used, for it is not what was sealed: {_short(said)}")
+    return [*notes, f"{name}: {signature.told(folder)}."]
 
 
 def _short(said: Sequence[str]) -> str:
@@ -179,17 +193,17 @@ def conclude_again(path: Path, out: Path | None = None, identity: Identity | Non
     data are those that were sealed, and signed with ``identity``. With ``out`` they are written into that folder, and
     the record stays as it is. Raises `RecordError`, also for a record that another has signed, when nothing is said
     of ``out``: to seal it again would end the signature."""
-    with opened(path) as (folder, published):
+    with opened(path) as (folder, is_published):
         records.plan_of(folder)
         is_sealed = (folder / MANIFEST).exists()
-        changed = _changed(folder, published) if is_sealed else []
+        changed = _changed(folder, is_published) if is_sealed else []
         if raw := [each for each in changed if not each.startswith(DERIVED)]:
             raise RecordError(f"{path} is not what was sealed: {_short(raw)}")
         if is_sealed and (said := signature.faults_of_signature(folder)):
             raise RecordError(f"{path} is not what was signed: {_short(said)}")
         if out is not None:
             return Written(write(folder, out), [f"not used: {each}" for each in changed])
-        if published:
+        if is_published:
             raise RecordError(f"{path} is a published record: say with --out where its report is to be written")
         with Record.open(folder) as record, writing(folder):
             by = signature.read_signature(folder) if is_sealed else None

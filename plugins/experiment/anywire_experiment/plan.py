@@ -18,17 +18,19 @@
       streams: {stream: true, arrivals: {kind: closed, clients: 32}, seconds: 2}
 
 A factor is named for what it changes: ``transport``, ``selector``, ``scheduler``, ``engine``, ``launcher``, ``agents``,
-``network`` are short for the usual keys, anything else is a key of the config with dots (``pipeline.max_attempts``).
-The levels of ``request`` are members of the chat requests that clients send, those of ``request.model`` one of them. A
+``network`` are short for the usual keys, ``fault`` strikes in every workload (a kind of fault, ``none``, or the
+members of a workload's ``fault``), anything else is a key of the config with dots (``pipeline.max_attempts``).
+The levels of ``request`` are members of the chat requests that clients send, those of ``request.model`` one of them;
+those of ``system`` are whole systems, Anywire or another one (`anywire_experiment.systems`). A
 level is a value, or ``{label: value}``. Every combination of levels is an *arm*. In every *block* each arm's system is
 started afresh, in an order drawn from the seed, and runs every workload once, these in an order of their own; that pair
-of block and arm is a *cell*. Arms are compared block by block.
+of block and arm is a *cell*. Orders are balanced over the blocks (`anywire_experiment.orders`). Arms are compared block
+by block.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,19 +39,14 @@ import yaml
 
 from anywire.config_layers import File
 from anywire.errors import ConfigError
-from anywire_experiment.companions import Companion, label
+from anywire_experiment.companions import Companion, is_reserved, reserved
+from anywire_experiment.faults.in_plans import StandInServers
+from anywire_experiment.objective import Objective
 from anywire_experiment.plan_files import with_files, with_plugins
+from anywire_experiment.plan_levels import Levels, Name, number_as_name
 from anywire_experiment.validation import describe
-from anywire_experiment.workload import Positive, Workload
+from anywire_experiment.workload import Positive, Trace, Workload
 
-
-def _named(value: object) -> object:
-    """A number as a name, which YAML reads where a person wrote one."""
-    return label(value) if isinstance(value, bool | int | float) else value
-
-
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*$"
-Name = Annotated[str, pydantic.BeforeValidator(_named), pydantic.Field(pattern=f"^{_NAME}", max_length=64)]
 Metric = Literal[
     "latency",
     "ttft",
@@ -59,26 +56,30 @@ Metric = Literal[
     "throughput",
     "tokens_per_s",
     "goodput",
+    "attainment",
     "fairness",
     "notice",
     "recovery",
     "failures",
     "quality",
     "spent_tokens",
+    "energy_per_request",
+    "energy_per_token",
 ]
 """``latency``: intended send to end of answer. ``ttft``: intended send to first token. ``itl``: time between tokens, of
 one stream. ``wait``: receipt by the orchestrator to sending to an agent, or to the deadline of a task that was not sent
 before. These four in ms; of each block the plan's ``statistic``. ``urgent_wait``: the mean of ``wait``, of the highest
-priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines, per second of the time
-in which requests came. ``fairness``: Jain's index of the tokens of tenants that waited (`Measured.jain`).
-``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the registry losing the agent. ``recovery``: ms
+priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines and the plan's
+objective, per second of the time in which requests came; ``attainment``: their share of all requests. ``fairness``:
+Jain's index of the tokens of tenants that waited (`Measured.jain`).
+``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the first thing that the
+orchestrator tells of it: an agent or link that is lost, an attempt that fails, a breaker. ``recovery``: ms
 from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
 ``failures``: share of requests without a whole answer. ``quality``: share of exercises that were answered right, of all
 that were asked. ``spent_tokens``: tokens of prompts and answers per request, those of the tasks that a service asked
-agents for included."""
+agents for included. ``energy_per_request`` and ``energy_per_token``: joules that the machine took, per whole answer and
+per token of these."""
 
-
-_RESERVED = ("orchestrator", "load")
 
 OF_REQUESTS: frozenset[Metric] = frozenset({"latency", "ttft", "itl", "wait"})
 """Those of which a block has a value for each request; of the others it has one number."""
@@ -92,48 +93,6 @@ def fewest_samples(statistic: str) -> int:
 
 class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Level(_Section):
-    """One value of a factor."""
-
-    label: Annotated[str, pydantic.Field(pattern=f"^-?{_NAME}", max_length=64)]
-    value: Any
-
-
-def _levels(value: object) -> object:
-    if not isinstance(value, list) or not value:
-        raise ValueError("a factor needs a list of levels")
-    made = []
-    for each in value:
-        if isinstance(each, Level):
-            made.append(each)
-        elif isinstance(each, Mapping):
-            if len(each) != 1:
-                raise ValueError(f"a level is a value or one pair of label and value, found {dict(each)!r}")
-            ((name, inner),) = each.items()
-            made.append(Level(label=label(name), value=inner))
-        elif isinstance(each, list):
-            raise ValueError(f"a level that is a list needs a label: {{some-name: {json.dumps(each)}}}")
-        else:
-            made.append(Level(label=label(each), value=each))
-    labels = [each.label for each in made]
-    if double := next((each for each in labels if labels.count(each) > 1), None):
-        raise ValueError(f"the level {double!r} is there twice; two levels of one value need labels")
-    return made
-
-
-def _as_pairs(levels: tuple[Level, ...]) -> list[dict[str, Any]]:
-    """In the shape a plan's file has, so that a dumped plan is one again."""
-    return [{each.label: each.value} for each in levels]
-
-
-Levels = Annotated[
-    tuple[Level, ...],
-    pydantic.BeforeValidator(_levels),
-    pydantic.PlainSerializer(_as_pairs),
-    pydantic.WithJsonSchema({"type": "array", "minItems": 1, "items": {}}),
-]
 
 
 class Network(_Section):
@@ -171,15 +130,25 @@ class Plan(_Section):
     )
     factors: dict[str, Levels] = pydantic.Field(default_factory=dict, description="what differs between arms")
     compare: str = pydantic.Field("", description="the factor whose levels are compared; empty: the first")
-    baseline: Annotated[str, pydantic.BeforeValidator(_named)] = pydantic.Field(
+    baseline: Annotated[str, pydantic.BeforeValidator(number_as_name)] = pydantic.Field(
         "", description="the level the others are compared with; empty: the first"
     )
     network: Network | None = None
+    stand_in: StandInServers | None = pydantic.Field(
+        None,
+        description="servers with OpenAI's API in the place of models, one behind each agent with the engine `openai`; "
+        "faults of a server need them; empty: none",
+    )
     workloads: dict[Name, Workload] = pydantic.Field(min_length=1)
+    objective: Objective | None = pydantic.Field(
+        None,
+        description="what an answer must hold to count for goodput and attainment: {ttft: 500 ms, itl: 50 ms, latency: "
+        "2 s}; empty: its deadline alone",
+    )
     metrics: tuple[Metric, ...] = pydantic.Field(
         (),
         description="what is judged; empty: latency, and ttft and itl of streams, throughput of closed loops, "
-        "notice, recovery and failures of faults",
+        "notice, recovery and failures of faults, attainment where there is an objective",
     )
     statistic: Literal["median", "mean", "p90", "p95", "p99"] = "median"
     margin: float = pydantic.Field(0.10, gt=0, lt=1, description="ratio below which a difference does not matter")
@@ -187,7 +156,17 @@ class Plan(_Section):
         0.05, gt=0, lt=1, description="difference of shares (`quality`) that does not matter, 0.05 for 5 points"
     )
     confidence: float = pydantic.Field(0.95, gt=0.5, lt=1)
+    max_lateness: float = pydantic.Field(
+        0.10,
+        gt=0,
+        allow_inf_nan=False,
+        description="how late the load generator may send, as a share of an arm's latency, both by the plan's "
+        "statistic; above it latency and ttft are not judged",
+    )
     cpus: Cpus = Cpus()
+    energy: tuple[str, ...] = pydantic.Field(
+        (), description="parts of the machine whose energy is counted, such as `gpu 0`; empty: all that tell it"
+    )
     ready_timeout: Positive = pydantic.Field(60.0, description="seconds an arm gets until it answers")
 
     @pydantic.model_validator(mode="after")
@@ -199,16 +178,15 @@ class Plan(_Section):
             labels = [each.label for each in self.factors[self.compared]] if self.factors else []
             if self.baseline not in labels:
                 raise ValueError(f"baseline: {self.baseline!r} is no level of {self.compared!r}: {', '.join(labels)}")
-        partitioned = [name for name, each in self.workloads.items() if each.fault and each.fault.kind == "partition"]
-        if partitioned and self.network is None and "network" not in self.factors:
-            raise ValueError(f"workload {partitioned[0]!r} cuts the network, so the plan needs a `network`")
+        if "attainment" in self.metrics and self.objective is None:
+            raise ValueError("metrics: attainment is the share that holds the plan's `objective`: give one")
         return self
 
     @pydantic.model_validator(mode="after")
     def _companions_have_names_and_arms(self) -> Plan:
         for name, each in self.companions.items():
-            if name in _RESERVED or name.startswith("agent"):
-                raise ValueError(f"companions: {name!r} is the name of a process of every cell; choose another")
+            if is_reserved(name):
+                raise ValueError(f"companions: {reserved(name)}")
             for factor, wanted in each.arms.items():
                 labels = [level.label for level in self.factors.get(factor, ())]
                 if missing := [level for level in wanted if level not in labels]:
@@ -246,6 +224,16 @@ class Plan(_Section):
             if self.has_too_few_requests(name)
         ]
 
+    def repeated_traces(self) -> list[str]:
+        """The workloads of which several blocks replay the same trace, a sentence each."""
+        return [
+            f"workload {name!r} replays {'one trace' if parts == 1 else f'{parts} traces'} in {self.blocks} blocks, "
+            "which are repeats of the same work: its verdicts hold for that alone; give more files (`further`) or a "
+            "window that moves (`window.step`)"
+            for name, each in self.workloads.items()
+            if isinstance(each.arrivals, Trace) and (parts := each.arrivals.parts(self.blocks)) < self.blocks
+        ]
+
 
 def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:
     """Read a plan. ``changes`` are each ``key.with.dots=VALUE``, the value as YAML, in the place of what the file says.
@@ -260,8 +248,8 @@ def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:
         plan = Plan.model_validate(source.tree)
     except pydantic.ValidationError as error:
         raise ConfigError(describe(error, Plan, source)) from error
-    workloads = {name: with_files(name, each, source, path.parent) for name, each in plan.workloads.items()}
-    return plan.model_copy(update={"workloads": workloads, "system": with_plugins(plan.system, source, path.parent)})
+    placed = {name: with_files(name, each, plan.blocks, source, path.parent) for name, each in plan.workloads.items()}
+    return plan.model_copy(update={"workloads": placed, "system": with_plugins(plan.system, source, path.parent)})
 
 
 def set_key(tree: dict[str, Any], change: str) -> None:

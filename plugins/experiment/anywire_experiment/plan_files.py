@@ -10,6 +10,7 @@ from typing import Any
 from anywire.config_layers import File
 from anywire.errors import ConfigError
 from anywire_experiment.exercises.files import read_exercises
+from anywire_experiment.trace_formats import read_trace
 from anywire_experiment.workload import Trace, Workload
 
 
@@ -34,12 +35,23 @@ def with_plugins(system: dict[str, Any], source: File, folder: Path) -> dict[str
     return system | {"plugins": seen}
 
 
-def with_files(name: str, workload: Workload, source: File, folder: Path) -> Workload:
-    """With the files that it names where they are found; exercises are read to see that they can be."""
+def with_files(name: str, workload: Workload, blocks: int, source: File, folder: Path) -> Workload:
+    """With the files that it names where they are found; they are read to see that they can be, a trace for the last of
+    its ``blocks``."""
     arrivals, exercises = workload.arrivals, workload.exercises
     if isinstance(arrivals, Trace):
-        found = _file(arrivals.file, ["workloads", name, "arrivals", "file"], source, folder)
-        return workload.model_copy(update={"arrivals": arrivals.model_copy(update={"file": found})})
+        keys: list[int | str] = ["workloads", name, "arrivals"]
+        found = _file(arrivals.file, [*keys, "file"], source, folder)
+        further = [_file(each, [*keys, "further", at], source, folder) for at, each in enumerate(arrivals.further)]
+        placed = arrivals.model_copy(update={"file": found, "further": tuple(further)})
+        for block in range(max(1, blocks - len(further)), blocks + 1):
+            part = placed.of_block(block)
+            read_trace(part.file, part)
+        return workload.model_copy(update={"arrivals": placed})
+    if workload.sizes is not None and workload.sizes.file is not None:
+        found = _file(workload.sizes.file, ["workloads", name, "sizes", "file"], source, folder)
+        read_trace(found)
+        return workload.model_copy(update={"sizes": workload.sizes.model_copy(update={"file": found})})
     if exercises is not None and exercises.file is not None:
         found = _file(exercises.file, ["workloads", name, "exercises", "file"], source, folder)
         read_exercises(found)

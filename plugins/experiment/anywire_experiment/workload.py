@@ -2,7 +2,8 @@
 
 Times are measured from the moment a request was *meant* to be sent. In an open loop that is its place in the arrival
 process, however late the generator or the system are, so a system that stalls cannot hide it by slowing down the
-load (coordinated omission); in a closed loop it is the end of the client's last answer.
+load (coordinated omission); in a closed loop it is the end of the client's last answer. In a session it is the end of
+the answer before it and the pause after that.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Annotated, Literal
 import pydantic
 
 from anywire_experiment.exercises.generated import KINDS, Kind
+from anywire_experiment.faults.in_plans import FaultKind
+from anywire_experiment.traffic import LONGEST_PROMPT, MOST_BLOCK_TOKENS, Conversation, GivingUp, Sizes
 
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 TENANT = "^[!-~]{1,64}$"
@@ -47,18 +50,59 @@ class Bursts(_Section):
     every: Positive = pydantic.Field(description="seconds from burst to burst")
 
 
-class Trace(_Section):
-    """Replay of a file: one row per request, with its arrival and its lengths.
+class Window(_Section):
+    """A part of a trace, in its own time."""
 
-    CSV with a header, in the form public LLM traces have: ``TIMESTAMP`` (seconds, or date and time), ``ContextTokens``
-    and ``GeneratedTokens``; also accepted: ``arrival_s``, ``input_tokens``, ``output_tokens``. Further columns may be
-    there, and an empty field is as none: ``prefix`` (which of ``prompts.prefixes`` beginnings it has, from 1),
-    ``priority``, ``deadline_s`` and ``tenant``; what a row says goes before what the workload says.
-    """
+    start: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False, description="seconds after its first request")
+    seconds: Positive = pydantic.Field(description="how long it is")
+    step: float = pydantic.Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds by which each block's window begins later than the one before; 0: all replay the same",
+    )
+
+
+class Trace(_Section):
+    """Replay of a file: one row per request, with its arrival and its lengths. The format is known by its columns
+    (`anywire_experiment.trace_formats`): ``anywire`` (also what ``anywire capture`` writes), ``azure``,
+    ``burstgpt``, ``mooncake``. What a row says goes before what the workload says."""
 
     kind: Literal["trace"] = "trace"
     file: Path = pydantic.Field(description="the trace; a relative path starts at the plan's folder")
-    speed: Positive = pydantic.Field(1.0, description="2 replays it in half the time")
+    further: tuple[Path, ...] = pydantic.Field(
+        (),
+        description="more files, for other blocks: the first block replays `file`, the next ones these, then all once "
+        "more; every arm of a block gets the same",
+    )
+    format: Literal["", "anywire", "azure", "burstgpt", "mooncake"] = pydantic.Field(
+        "", description="the format it must have; empty: known by its columns"
+    )
+    speed: Positive = pydantic.Field(1.0, description="2 replays it in half the time; pauses in sessions stay")
+    window: Window | None = pydantic.Field(None, description="only the requests of this part of it")
+    first: int | None = pydantic.Field(None, ge=1, description="only so many requests, the first ones")
+    block_tokens: int = pydantic.Field(
+        512, ge=1, le=MOST_BLOCK_TOKENS, description="tokens for which one hash of a prompt's beginning stands"
+    )
+    by_session: bool = pydantic.Field(
+        True,
+        description="where the trace tells sessions: send a request when the one before it was answered, after the "
+        "recorded pause; false: each at its recorded time",
+    )
+
+    def of_block(self, block: int) -> Trace:
+        """What a block, counted from 1, replays: the files in turn, and after each turn the next window."""
+        files = (self.file, *self.further)
+        turn, which = divmod(block - 1, len(files))
+        window = self.window
+        if window is not None:
+            window = window.model_copy(update={"start": window.start + turn * window.step, "step": 0.0})
+        return self.model_copy(update={"file": files[which], "further": (), "window": window})
+
+    def parts(self, blocks: int) -> int:
+        """How many different parts so many blocks replay."""
+        moving = self.window is not None and self.window.step > 0
+        return blocks if moving else min(blocks, 1 + len(self.further))
 
 
 Arrivals = Annotated[Closed | Poisson | Bursts | Trace, pydantic.Field(discriminator="kind")]
@@ -76,8 +120,17 @@ class Prompts(_Section):
     )
     chars: int = pydantic.Field(300, ge=1, le=16_000_000, description="length with kind chars")
     shared_prefix_chars: int = pydantic.Field(0, ge=0, description="beginning that prompts have in common")
+    shared_prefix_tokens: int = pydantic.Field(
+        0, ge=0, le=LONGEST_PROMPT, description="the same in tokens (words), in the place of `shared_prefix_chars`"
+    )
     prefixes: int = pydantic.Field(1, ge=1, description="how many different beginnings there are")
     skew: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False, description="0: all equally often; 1: Zipf")
+
+    @pydantic.model_validator(mode="after")
+    def _one_length(self) -> Prompts:
+        if self.shared_prefix_chars and self.shared_prefix_tokens:
+            raise ValueError("give either shared_prefix_chars or shared_prefix_tokens")
+        return self
 
 
 class Exercises(_Section):
@@ -116,13 +169,14 @@ class WarmUp(_Section):
 class Fault(_Section):
     """What is done to the system while it is measured."""
 
-    kind: Literal["kill", "pause", "partition"] = pydantic.Field(
+    kind: FaultKind = pydantic.Field(
         description="kill: kill -9 of one agent's process; pause: SIGSTOP, and SIGCONT after `lasts`; partition: the "
-        "agent's host is cut off for `lasts` (needs a network)"
+        "agent's host is cut off for `lasts` (needs a network); 500-burst, silence and the like: the server behind an "
+        "agent fails so (needs `stand_in`); all of them: `anywire experiment faults --list`"
     )
     at: Positive = pydantic.Field(1.0, description="seconds after the measurement began")
     lasts: Positive = pydantic.Field(
-        2.0, description="seconds until the agent is started again, continued or reconnected"
+        2.0, description="seconds until it is over: the agent is started again, continued, reconnected …"
     )
 
 
@@ -135,6 +189,11 @@ class Workload(_Section):
         None,
         description="prompts with answers that are checked, in the place of `prompts`; `quality` is the share right",
     )
+    sizes: Sizes | None = pydantic.Field(None, description="lengths drawn for each request")
+    conversation: Conversation | None = pydantic.Field(
+        None, description="sessions of requests that depend on each other; arrivals are then of sessions"
+    )
+    cancel: GivingUp | None = pydantic.Field(None, description="requests that their clients give up")
     through: Literal["gateway", "client_plane"] = pydantic.Field(
         "gateway", description="gateway: OpenAI HTTP; client_plane: the transport under test also to the orchestrator"
     )
@@ -173,6 +232,12 @@ class Workload(_Section):
                 )
             if isinstance(self.arrivals, Trace) or self.prompts != Prompts():
                 raise ValueError("exercises: they are the prompts: leave out `prompts` and a trace")
+            if self.sizes or self.conversation or self.cancel:
+                raise ValueError("exercises: each is asked once and whole: leave out sizes, conversation and cancel")
+        if isinstance(self.arrivals, Trace) and (self.sizes or self.conversation):
+            raise ValueError("a trace has sizes, and its sessions: leave out `sizes` and `conversation`")
+        if self.cancel is not None and self.cancel.after_tokens is not None and not self.stream:
+            raise ValueError("cancel.after_tokens: only a stream comes in pieces: add `stream: true`, or give `after`")
         if self.through != "gateway":
             for name in ("tenants", "deadlines"):
                 if getattr(self, name):
@@ -186,6 +251,12 @@ class Workload(_Section):
         if self.fault is not None and self.seconds is not None and self.fault.at >= self.seconds:
             raise ValueError(f"the fault at {self.fault.at:g} s comes after the end at {self.seconds:g} s")
         return self
+
+    def of_block(self, block: int) -> Workload:
+        """As a block, counted from 1, has it: with its own part of a trace."""
+        if not isinstance(self.arrivals, Trace):
+            return self
+        return self.model_copy(update={"arrivals": self.arrivals.of_block(block)})
 
     def tenant_of(self, client: int) -> str:
         """The tenant of that client of a closed loop, counted from 0: each has its share of the clients. Empty where no

@@ -7,8 +7,10 @@ Each method looks first whether anybody wants to know. What each task causes is 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from time import time as wall_time
 
 import msgspec
@@ -17,7 +19,7 @@ from anywire import events
 from anywire.boundary import Boundary, label
 from anywire.caller import Caller
 from anywire.clock import Clock
-from anywire.demand import MAX_TOKENS
+from anywire.demand import MAX_TOKENS, prefix_hashes
 from anywire.errors import AnywireError, Origin
 from anywire.event_bus import PUBLISH, EventBus
 from anywire.messages import Progress
@@ -28,6 +30,9 @@ from anywire.selector import AgentView, Candidates, Selector
 
 MAX_NAME, MAX_TARGET = 128, 16
 """Characters of a name, and ids of a target, in the events of a command: whoever sends one may name anything."""
+
+
+_OF_ADMISSION = frozenset((events.TaskAdmitted, events.TaskPrefix, events.TaskFellBack))
 
 
 class _Usage(msgspec.Struct):
@@ -66,6 +71,8 @@ class Observation:
         self.hold, self.release = bus.hold, bus.release
         """Keep what is told from subscribers, until it is released; see `anywire.event_bus.EventBus.hold`."""
         self._selector_name = label("selector", selector)
+        self._secret = secrets.token_bytes(32)
+        """By which what is told of prompts says nothing of their texts."""
         self._learning = []
         """Strategies that want to know how attempts end."""
         if type(scheduler).observed is not Scheduler.observed:
@@ -79,7 +86,7 @@ class Observation:
     @property
     def tells_admission(self) -> bool:
         """Whether anybody is told of a task when it was taken in, before it is sent."""
-        return events.TaskAdmitted in self._wanted or events.TaskFellBack in self._wanted
+        return not self._wanted.isdisjoint(_OF_ADMISSION)
 
     def task_admitted(self, task: Task) -> None:
         if events.TaskAdmitted in self._wanted:
@@ -105,6 +112,13 @@ class Observation:
                     deadline_ms=deadline_ms,
                 )
             )
+        if events.TaskPrefix in self._wanted:
+            self._publish(events.TaskPrefix, task, prefix=self._prefix_words(task))
+
+    def _prefix_words(self, task: Task) -> tuple[str, ...]:
+        submission = task.submission
+        hashes = task.queued.prefix or prefix_hashes(submission.outline or submission.body)
+        return tuple([blake2b(each.to_bytes(8), digest_size=8, key=self._secret).hexdigest() for each in hashes])
 
     def task_held(self, task: Task, why: str) -> None:
         """Tell it once, however often the task is offered in vain."""

@@ -111,8 +111,25 @@ class OpenAIEngine(Engine):
                 detail_code="model_not_found",
             )
         self._running += 1
+        upstream = self._upstream
+        loading: StillLoading | None = None
         try:
-            async with contextlib.aclosing(self._answer(self._upstream, task)) as deltas:
+            if not task.resume and upstream.gives_whole(task):
+                try:
+                    whole, tries = await upstream.whole(task, self.config.server_name(task.model))
+                except ConnectionFailed as error:
+                    if error.tries > 1:
+                        yield Delta(attempts_used=error.tries)
+                    raise
+                if isinstance(whole, Delta):
+                    if tries > 1:
+                        yield Delta(attempts_used=tries)
+                    yield whole
+                    return
+                loading = whole
+                del whole
+            async with contextlib.aclosing(self._answer(upstream, task, loading)) as deltas:
+                loading = None  # once raised it holds all of this
                 async for delta in deltas:
                     yield delta
         except ConnectionFailed as error:
@@ -125,10 +142,12 @@ class OpenAIEngine(Engine):
         finally:
             self._running -= 1
 
-    def _answer(self, upstream: Upstream, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+    def _answer(
+        self, upstream: Upstream, task: TaskRequest, loading: StillLoading | None
+    ) -> AsyncGenerator[Delta | EngineProgress, None]:
         name = self.config.server_name(task.model)
         if not task.resume:
-            return upstream.answer(task, name)
+            return upstream.answer(task, name, loading=loading)
         way = self._way_of(task.model)
         if way is None:
             raise EngineFailed("this server is not known to go on from a text (openai.resume)")

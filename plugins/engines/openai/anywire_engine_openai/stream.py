@@ -11,7 +11,7 @@ from anywire.errors import EngineFailed, InvalidRequest
 from anywire.extra import split
 from anywire_engine_openai import answers
 from anywire_engine_openai.sse import EventTooLarge, SSEParser
-from anywire_engine_openai.usual_events import UsualEvents
+from anywire_engine_openai.usual_events import EVENT_END, UsualEvents
 
 MAX_HELD = 1000
 """Deltas before the first that is of an answer."""
@@ -45,24 +45,27 @@ class AnswerStream:
         if not usual.may_be():
             yield from self._read_all(data)
             return
-        pieces = data.split(b"\n\n")  # each but the last ends an event
-        if len(pieces) == 1:
-            usual.missed()
-        is_between = self._parser.is_between_events
-        for place, lines in enumerate(pieces[:-1]):
-            text = usual.text_of(lines) if is_between else ""
-            if text:
-                yield Delta(text)
-                continue
-            if not usual.may_be():
-                yield from self._read_all(b"\n\n".join(pieces[place:]))
-                return
-            yield from self._read_all(lines + b"\n\n", usual if is_between else None)
+        is_between, together, at = self._parser.is_between_events, True, 0
+        while at < len(data):
+            if is_between:
+                texts, at = usual.texts_at(data, at, together)
+                if texts:
+                    together = together and len(texts) > 1
+                    yield Delta("".join(texts), parts=texts) if len(texts) > 1 else Delta(texts[0])
+                    continue
+            end = data.find(EVENT_END, at) + len(EVENT_END)
+            if end < len(EVENT_END):
+                if not at:
+                    usual.missed()
+                break
+            yield from self._read_all(data[at:end], usual if is_between else None)
             if self.done:
                 return
-            is_between = True
-        if pieces[-1]:
-            yield from self._read_all(pieces[-1])
+            is_between, at = True, end
+            if not usual.may_be():
+                break
+        if at < len(data):
+            yield from self._read_all(data[at:] if at else data)
 
     def _read_all(self, data: bytes, usual: UsualEvents | None = None) -> Iterator[Delta]:
         """The deltas of ``data``, read in full; ``usual`` remembers those that are text."""

@@ -133,19 +133,60 @@ class Upstream:
             raise failure(f"{url} answered with status {answer.status}: {said}", status=answer.status)
         return body
 
+    def gives_whole(self, task: TaskRequest) -> bool:
+        """Whether the answer to ``task`` may be asked for by `whole`."""
+        return not (task.stream or self._always_stream or task.kind not in PATHS or endpoint_of(task.body))
+
+    async def whole(self, task: TaskRequest, model: str) -> tuple[Delta | StillLoading, int]:
+        """What `answer` gives to such a task in more steps, and how often the request was sent. A server that is
+        loading is no fault yet: let `answer` go on with what it said. Raises as `answer` does; ``tries`` of a
+        `ConnectionFailed` tells how often it was sent."""
+        body, _ = upstream_body(task, model, self._default_max_tokens)
+        answer, tries = await self._post(
+            self.base_url + PATHS[task.kind],
+            body,
+            self._bearer_lines + _trace_lines(task),
+            limit=self._first_timeout,
+            may_repeat=task.attempts_left != 1,
+        )
+        if not answer.is_success:
+            failure = await self._refusal(answer)
+            if isinstance(failure, StillLoading):
+                return failure, tries
+            try:
+                raise failure
+            finally:
+                del failure  # once raised it holds all of this
+        try:
+            delta = self._read_whole(task, await self._watched(answer, MAX_ANSWER_BYTES))
+        except BaseException:
+            answer.close()
+            raise
+        # What ends the response may still be under way, and the answer is not to wait for it.
+        answer.leave()
+        return delta, tries
+
+    def _read_whole(self, task: TaskRequest, content: bytes) -> Delta:
+        if task.kind == "embedding":
+            return answers.embeddings(content)
+        delta = answers.whole(content, keep=self._keep)
+        if not answers.is_answer(delta):
+            raise answers.no_token()
+        return delta
+
     def answer(
-        self, task: TaskRequest, model: str, *, begun: bool = False
+        self, task: TaskRequest, model: str, *, begun: bool = False, loading: StillLoading | None = None
     ) -> AsyncGenerator[Delta | EngineProgress, None]:
         """The server's answer to ``task``, asked of what it calls ``model``. Leaving the generator before its end
         closes the connection, which is how a server learns that nobody reads any more. ``begun``: the beginning was
-        delivered before, so that no further token is an answer too.
+        delivered before, so that no further token is an answer too. ``loading`` is what `whole` gave instead.
 
         Raises `InvalidRequest`, `ConnectionFailed` or another `EngineFailed`."""
         if task.kind in WHOLE_KINDS:
             return self._whole(msgspec.structs.replace(task, stream=False), model)
         if self._always_stream and not task.stream and task.kind != "embedding" and not _counts(task):
             return self._assembled(task, model)
-        return self._exchange(task, model, begun)
+        return self._exchange(task, model, begun, loading)
 
     async def _assembled(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta | EngineProgress, None]:
         is_native = bool(endpoint_of(task.body))
@@ -179,7 +220,7 @@ class Upstream:
             raise broken(fault) from fault
 
     async def _exchange(
-        self, task: TaskRequest, model: str, begun: bool = False
+        self, task: TaskRequest, model: str, begun: bool = False, loading: StillLoading | None = None
     ) -> AsyncGenerator[Delta | EngineProgress, None]:
         endpoint = endpoint_of(task.body) if task.kind == "chat" else ""
         choices = 1
@@ -194,18 +235,21 @@ class Upstream:
             url, lines = self.base_url + PATHS[task.kind], self._bearer_lines
         lines += _trace_lines(task)
         pauses: LoadingPauses | None = None
+        failure: TaskError | None
+        failure, loading = loading, None
         while True:
-            try:
-                answer, tries = await self._post(
-                    url, body, lines, limit=self._first_timeout, may_repeat=task.attempts_left != 1
-                )
-            except ConnectionFailed as error:
-                if error.tries > 1:
-                    yield Delta(attempts_used=error.tries)
-                raise
-            if answer.is_success:
-                break
-            failure = await self._refusal(answer)
+            if failure is None:
+                try:
+                    answer, tries = await self._post(
+                        url, body, lines, limit=self._first_timeout, may_repeat=task.attempts_left != 1
+                    )
+                except ConnectionFailed as error:
+                    if error.tries > 1:
+                        yield Delta(attempts_used=error.tries)
+                    raise
+                if answer.is_success:
+                    break
+                failure = await self._refusal(answer)
             try:
                 if not isinstance(failure, StillLoading):
                     raise failure
@@ -216,7 +260,7 @@ class Upstream:
                 if not pause:
                     raise failure
             finally:
-                del failure  # once raised it holds all of this
+                failure = None  # once raised it holds all of this
             yield EngineProgress("loading", model)
             await asyncio.sleep(pause)
         done = False
@@ -252,15 +296,10 @@ class Upstream:
                         yield delta
                 elif endpoint:
                     yield native.whole(content, endpoint)
-                elif task.kind == "embedding":
-                    yield answers.embeddings(content)
                 elif task.kind in WHOLE_KINDS:
                     yield whole_answer(task.kind, content, answer.header("content-type"))
                 else:
-                    delta = answers.whole(content, keep=self._keep)
-                    if not answers.is_answer(delta):
-                        raise answers.no_token()
-                    yield delta
+                    yield self._read_whole(task, content)
             done = True
         finally:
             if done:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,8 @@ from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.record.cells import LOAD, Cell
 
 SYSTEM = "the system"
-"""All processes but the load generator: orchestrator, agents and companions."""
+"""All processes but the load generator and companions that serve every arm alike: orchestrator, agents, the other
+companions, or another system's."""
 
 
 class Resources(NamedTuple):
@@ -29,13 +30,15 @@ def resources(cells: Sequence[Cell], blocks: Mapping[int, Measured], workload: s
     rss: dict[str, list[float]] = {}
     wire: list[float] = []
     for cell in cells:
+        beside = {LOAD, *(name for name, each in cell.processes.items() if each.shared)}
         run, answers = cell.workloads[workload], blocks[cell.block].whole.num_rows
         if answers:
-            for process, seconds in _with_sum(run.cpu_seconds).items():
+            for process, seconds in _with_sum(run.cpu_seconds, beside).items():
                 cpu.setdefault(process, []).append(seconds / answers * 1e6)
             if run.wire_bytes is not None:
                 wire.append(run.wire_bytes / answers)
-        for process, most in _with_sum({name: each.max_rss_bytes for name, each in cell.processes.items()}).items():
+        most_memory = {name: each.max_rss_bytes for name, each in cell.processes.items()}
+        for process, most in _with_sum(most_memory, beside).items():
             rss.setdefault(process, []).append(most)
     return Resources(
         medians(dict(sorted(cpu.items()))),
@@ -48,5 +51,5 @@ def medians(of: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: float(np.median(each)) for name, each in of.items()}
 
 
-def _with_sum(used: Mapping[str, float]) -> dict[str, float]:
-    return {**used, SYSTEM: sum(each for name, each in used.items() if name != LOAD)} if used else {}
+def _with_sum(used: Mapping[str, float], beside: Collection[str]) -> dict[str, float]:
+    return {**used, SYSTEM: sum(each for name, each in used.items() if name not in beside)} if used else {}

@@ -95,7 +95,7 @@ class _Session:
 
             if not self._spec.url:
                 raise ConfigError("a workload goes through the gateway, and the spec has no url")
-            return HttpTarget(self._spec.url)
+            return HttpTarget(self._spec.url, self._spec.headers)
         from anywire_experiment.load.client_plane import ClientPlaneTarget
 
         if self._spec.client_plane is None:

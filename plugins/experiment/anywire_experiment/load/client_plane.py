@@ -15,6 +15,7 @@ from anywire_experiment.load.openai_http import Usage
 from anywire_experiment.load.rows import Answer
 from anywire_experiment.load.spec import ClientPlane
 from anywire_experiment.load.target import Question, Target
+from anywire_experiment.traffic import CANCELLED
 
 _usage = msgspec.json.Decoder(Usage)
 
@@ -54,11 +55,14 @@ class ClientPlaneTarget(Target):
         stream = None
         try:
             stream = self._client.submit(submission)
-            async with asyncio.timeout(question.timeout_s):
+            async with asyncio.timeout(question.patience_s):
                 while chunks := await stream.take():
                     _read(answer, chunks, texts, question.stream)
+                    if 0 < question.give_up_pieces <= len(answer.piece_ns):
+                        answer.outcome = CANCELLED
+                        break
         except TimeoutError:
-            answer.outcome = "timeout"
+            answer.outcome = question.ended_early()
         except AnywireError as error:
             answer.outcome, answer.origin = error.code, error.origin
         answer.done_ns = time.monotonic_ns()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import random
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,12 +18,17 @@ from numpy.typing import ArrayLike
 from anywire_experiment.exercises.exercise import Exercise
 from anywire_experiment.exercises.files import in_turn, read_exercises
 from anywire_experiment.exercises.generated import generated
-from anywire_experiment.load.arrivals import Arrival, arrivals
+from anywire_experiment.load.arrivals import arrivals
+from anywire_experiment.load.conversations import Conversations
 from anywire_experiment.load.prompts import PromptMaker
 from anywire_experiment.load.rows import Answer, Asked, Phase, Rows
+from anywire_experiment.load.sessions import sessions
+from anywire_experiment.load.shapes import Shapes
 from anywire_experiment.load.target import Question, Target, chat
 from anywire_experiment.load.timer import PreciseTimer
-from anywire_experiment.workload import Closed, Workload
+from anywire_experiment.trace_formats import Arrival
+from anywire_experiment.traffic import CANCELLED, NOT_ASKED
+from anywire_experiment.workload import Closed, Trace, Workload
 
 MAX_UNDER_WAY = 10_000
 """Requests of an open loop that may be under way at once; one more fails as ``generator_full``, unsent."""
@@ -71,7 +77,9 @@ class Generator:
         limit = max(rule.requests, rule.limit)
         steady_from = _steady_from() if limit >= STEADY_FROM else None
         process = self.workload.arrivals
-        await self.target.connect(process.clients if isinstance(process, Closed) else 1)
+        talk = self.workload.conversation
+        at_once = talk.fan_out.branches if talk is not None and talk.fan_out is not None else 1
+        await self.target.connect((process.clients if isinstance(process, Closed) else 1) * at_once)
         if not self.model:
             self.model = await self.target.first_model()
         latencies: list[float] = []
@@ -80,6 +88,8 @@ class Generator:
         def keep(asked: Asked, answer: Answer) -> None:
             nonlocal steady
             self._rows.add(asked, answer)
+            if answer.outcome in (CANCELLED, NOT_ASKED):
+                return  # neither says how quick the system is
             latencies.append(answer.done_ns - asked.intended_ns)
             enough = len(latencies) >= max(rule.requests, STEADY_FROM) and len(latencies) % STEADY_EVERY == 0
             if steady_from is not None and enough:
@@ -131,71 +141,97 @@ class _Round:
     ) -> None:
         self._generator, self._workload = generator, generator.workload
         self._name, self._phase, self._rng, self._keep, self._enough = name, phase, rng, keep, enough
+        process = self._workload.arrivals
         self._prompts = PromptMaker(
-            self._workload.prompts, int(rng.integers(2**63)), generator.seed, in_turn=phase == "warm_up"
+            self._workload.prompts,
+            int(rng.integers(2**63)),
+            generator.seed,
+            in_turn=phase == "warm_up",
+            block_tokens=process.block_tokens if isinstance(process, Trace) else 512,
         )
         self._exercises = generator.exercises(rng)
+        self._shapes = Shapes(self._workload, generator.folder)
+        self._shape_rng = random.Random(f"{generator.seed}/{name}/{phase}/shapes")
         self._requests = self._failed = 0
         self._limit = 0.0
 
     async def run(self, limit: float, seconds: float, began: Callable[[int], None] = lambda at_ns: None) -> Done:
         self._limit = limit
-        process = self._workload.arrivals
+        process, workload = self._workload.arrivals, self._workload
+        folder = self._generator.folder
+        due: Iterable[Arrival] = itertools.repeat(Arrival(0.0))
+        if not isinstance(process, Closed):
+            due = arrivals(process, self._rng, folder)
+        if isinstance(process, Trace):
+            due = list(due)
+        found = sessions(workload, due, f"{self._generator.seed}/{self._name}/{self._phase}", limit, folder)
         start_ns = time.monotonic_ns()
+        until_ns = start_ns + seconds * 1e9
         began(start_ns)
-        if isinstance(process, Closed):
-            until_ns = start_ns + seconds * 1e9
+        if found is not None:
+            going = Conversations(self, found, self._prompts, start_ns, until_ns)
+            if isinstance(process, Closed):
+                await going.in_turn([workload.tenant_of(number) for number in range(process.clients)])
+            else:
+                await going.at_their_times()
+        elif isinstance(process, Closed):
             await asyncio.gather(*(self._client(number, until_ns) for number in range(process.clients)))
         else:
-            due = arrivals(process, self._rng, self._generator.folder)
             moments = (list(group) for _, group in itertools.groupby(due, lambda each: each.at))
             await self._schedule(moments, start_ns, seconds)
         return Done(time.monotonic_ns(), self._requests, self._failed)
 
     async def _client(self, number: int, until_ns: float) -> None:
         tenant = self._workload.tenant_of(number)
-        while self._goes_on():
-            question = self._question(Arrival(0.0, tenant=tenant))
+        while self.goes_on():
+            question = self.question(Arrival(0.0, tenant=tenant))
             intended_ns = time.monotonic_ns()
             # Another client may have sent the last one meanwhile; from here to the send nobody can.
-            if intended_ns >= until_ns or not self._goes_on():
+            if intended_ns >= until_ns or not self.goes_on():
                 return
-            await self._ask(question, self._numbered(), number, intended_ns)
+            await self.ask(question, self.numbered(), number, intended_ns)
 
     async def _schedule(self, moments: Iterator[list[Arrival]], start_ns: int, seconds: float) -> None:
-        under_way: set[asyncio.Task[None]] = set()
+        under_way: set[asyncio.Task[Answer]] = set()
         with PreciseTimer() as timer:
             for moment in moments:
-                if moment[0].at >= seconds or not self._goes_on():
+                if moment[0].at >= seconds or not self.goes_on():
                     break
-                questions = [self._question(each) for each in moment]
+                questions = [self.question(each) for each in moment]
                 intended_ns = start_ns + round(moment[0].at * 1e9)
                 await timer.until(intended_ns)
                 for question in questions:
-                    if not self._goes_on():
+                    if not self.goes_on():
                         break
-                    index = self._numbered()
+                    index = self.numbered()
                     if len(under_way) >= MAX_UNDER_WAY:
                         now = time.monotonic_ns()
-                        self._came(question, Answer("generator_full", first_ns=now, done_ns=now), index, 0, intended_ns)
+                        self.came(question, Answer("generator_full", first_ns=now, done_ns=now), index, 0, intended_ns)
                         continue
-                    task = asyncio.create_task(self._ask(question, index, 0, intended_ns))
+                    task = asyncio.create_task(self.ask(question, index, 0, intended_ns))
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
         await asyncio.gather(*under_way)
 
-    def _goes_on(self) -> bool:
+    def goes_on(self) -> bool:
         return self._requests < self._limit and not self._enough()
 
-    def _numbered(self) -> int:
+    def numbered(self) -> int:
         self._requests += 1
         return self._requests - 1
 
-    async def _ask(self, question: Question, index: int, client: int, intended_ns: int) -> None:
-        self._came(question, await self._generator.target.ask(question), index, client, intended_ns)
+    async def ask(self, question: Question, index: int, client: int, intended_ns: int) -> Answer:
+        answer = await self._generator.target.ask(question)
+        self.came(question, answer, index, client, intended_ns)
+        return answer
 
-    def _came(self, question: Question, answer: Answer, index: int, client: int, intended_ns: int) -> None:
-        self._failed += answer.judged(self._generator.transports).outcome != "ok"
+    def came(self, question: Question, answer: Answer, index: int, client: int, intended_ns: int) -> None:
+        answer.judged(self._generator.transports)
+        if question.is_given_up and answer.outcome == "ok":
+            answer.outcome = CANCELLED
+        elif answer.outcome == CANCELLED and not question.is_given_up:
+            answer.outcome = "cancelled_by_server"
+        self._failed += answer.outcome not in ("ok", CANCELLED)
         asked = Asked(
             self._name,
             self._phase,
@@ -206,27 +242,43 @@ class _Round:
             question.prompt_chars,
             question.deadline_s,
             question.exercise,
+            question.session,
+            question.turn,
         )
         self._keep(asked, answer)
 
-    def _question(self, arrival: Arrival) -> Question:
-        workload, model = self._workload, self._generator.model
+    def question(
+        self,
+        arrival: Arrival,
+        messages: list[dict[str, Any]] | None = None,
+        session: int | None = None,
+        turn: int | None = None,
+    ) -> Question:
+        workload, request = self._workload, self._generator.request
+        model = arrival.model if arrival.model and "model" not in request else self._generator.model
+        if messages is None and self._shapes.draws:
+            arrival = self._shapes.of(arrival, self._shape_rng)
         exercise = next(self._exercises) if self._exercises is not None else None
         if exercise is not None:
             messages = [{"role": "user", "content": exercise.prompt}]
-        else:
-            messages = self._prompts.messages(arrival.input_tokens, arrival.prefix)
+        elif messages is None:
+            messages = self._prompts.messages(arrival.input_tokens, arrival.prefix, arrival.blocks)
+        stream = workload.stream if arrival.stream is None else arrival.stream
         length = arrival.output_tokens or workload.max_tokens
         return Question(
             model,
-            chat(model, messages, workload, length, self._generator.request),
-            workload.stream,
+            chat(model, messages, workload, length, request, stream),
+            stream,
             _drawn(workload.priorities, self._rng, 0) if arrival.priority is None else arrival.priority,
             workload.timeout,
             sum(len(each["content"]) for each in messages),
             arrival.tenant or _drawn(workload.tenants, self._rng, ""),
             arrival.deadline_s or _drawn(workload.deadlines, self._rng, 0.0),
             exercise,
+            arrival.cancel_s,
+            arrival.cancel_tokens if stream else 0,
+            session,
+            turn,
         )
 
 

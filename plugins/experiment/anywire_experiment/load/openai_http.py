@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ import msgspec
 from anywire.errors import AgentUnavailable
 from anywire_experiment.load.rows import Answer
 from anywire_experiment.load.target import Question, Target
+from anywire_experiment.traffic import CANCELLED, LONGEST_ANSWER
 
 
 class _Delta(msgspec.Struct):
@@ -43,15 +46,19 @@ _event = msgspec.json.Decoder(_Event)
 class HttpTarget(Target):
     """As many keep-alive connections as there are requests under way at once."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
+        """``url`` without a path is of an API at ``/v1``; every request has ``headers``."""
         where = urlsplit(url)
+        self._api = where.path.rstrip("/") or "/v1"
+        self._headers = "".join(f"{name}: {text}\r\n" for name, text in (headers or {}).items())
         self._host, self._port = where.hostname or "", where.port or 80
         self._netloc = where.netloc
         self._idle: deque[_Connection] = deque()
         self._all: set[_Connection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
 
     async def first_model(self) -> str:
-        answer, body = await self._exchange(self._head("GET", "/v1/models", ""), False, 10.0)
+        answer, body = await self._exchange(self._head("GET", "/models", ""), Question("", b"", False, 0, 10.0, 0))
         if answer.status != 200:
             raise AgentUnavailable(f"the gateway does not tell its models: {answer.outcome} {bytes(body[:200])!r}")
         models = msgspec.json.decode(body)["data"]
@@ -71,18 +78,21 @@ class HttpTarget(Target):
             extra += f"x-anywire-tenant: {question.tenant}\r\n"
         if question.deadline_s:
             extra += f"x-anywire-timeout: {question.deadline_s:g}\r\n"
-        head = self._head("POST", "/v1/chat/completions", extra)
-        answer, body = await self._exchange(head + question.body, question.stream, question.timeout_s)
+        head = self._head("POST", "/chat/completions", extra)
+        answer, body = await self._exchange(head + question.body, question)
         if answer.outcome == "ok" and not question.stream:
             _read_whole(answer, body)
         return answer
 
     async def close(self) -> None:
+        for connecting in self._connecting:
+            connecting.cancel()
         for connection in self._all:
             connection.transport.close()
 
     def _head(self, method: str, path: str, extra: str) -> bytes:
-        return f"{method} {path} HTTP/1.1\r\nHost: {self._netloc}\r\n{extra}\r\n".encode()
+        given = f"Host: {self._netloc}\r\n{self._headers}{extra}"
+        return f"{method} {self._api}{path} HTTP/1.1\r\n{given}\r\n".encode()
 
     async def _new(self) -> _Connection:
         loop = asyncio.get_running_loop()
@@ -90,20 +100,26 @@ class HttpTarget(Target):
         self._all.add(made)
         return made
 
-    async def _exchange(self, request: bytes, stream: bool, timeout: float) -> tuple[Answer, bytes]:
+    async def _connect_another(self) -> None:
+        with contextlib.suppress(OSError):
+            self._idle.append(await self._new())
+
+    async def _exchange(self, request: bytes, question: Question) -> tuple[Answer, bytes]:
         answer = Answer()
         connection = None
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(question.patience_s):
                 while connection is None or connection.transport.is_closing():
                     if connection is not None:
                         self._all.discard(connection)
                     connection = self._idle.popleft() if self._idle else await self._new()
                 answer.sent_ns = time.monotonic_ns()
-                body = await connection.exchange(request, answer, stream)
+                body = await connection.exchange(request, answer, question)
             self._idle.append(connection)
         except TimeoutError:
-            answer.outcome, body = "timeout", b""
+            answer.outcome, body = question.ended_early(), b""
+        except _GivenUp:
+            answer.outcome, body = CANCELLED, b""
         except OSError:
             answer.outcome, body = "connection", b""
         except httptools.HttpParserError:
@@ -113,10 +129,22 @@ class HttpTarget(Target):
                 connection.transport.close()
                 self._all.discard(connection)
         answer.done_ns = time.monotonic_ns()
+        if answer.outcome == CANCELLED:
+            # The next request must not pay for the connection that this one has closed.
+            task = asyncio.create_task(self._connect_another())
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
         answer.first_ns = answer.first_ns or answer.done_ns
         if answer.outcome == "ok" and answer.status != 200:
             answer.outcome = _code(body) or f"http_{answer.status}"
         return answer, body
+
+
+_NOTHING = bytearray()
+
+
+class _GivenUp(Exception):
+    """The client has what it wanted of a stream."""
 
 
 class _Connection(asyncio.Protocol):
@@ -124,21 +152,24 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
-        self._answer, self._stream = Answer(), False
+        self._answer, self._stream, self._pieces = Answer(), False, 0
         self._body = bytearray()
         self._texts: list[str] = []
         self._done: asyncio.Future[None] | None = None
         self._parser: Any = None
 
-    async def exchange(self, request: bytes, answer: Answer, stream: bool) -> bytes:
-        """Fill ``answer``, and give the body of one that is no stream. Raises OSError when the connection ends."""
-        self._answer, self._stream = answer, stream
+    async def exchange(self, request: bytes, answer: Answer, question: Question) -> bytes:
+        """Fill ``answer``, and give the body of one that is no stream. Raises OSError when the connection ends, and
+        `_GivenUp`."""
+        self._answer, self._stream, self._pieces = answer, question.stream, question.give_up_pieces
         self._body, self._texts = bytearray(), []
         self._parser = httptools.HttpResponseParser(self)
         self._done = asyncio.get_running_loop().create_future()
         self.transport.write(request)
-        await self._done
-        answer.text = "".join(self._texts)
+        try:
+            await self._done
+        finally:
+            answer.text = "".join(self._texts)
         return bytes(self._body)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -168,7 +199,7 @@ class _Connection(asyncio.Protocol):
             case b"x-anywire-task":
                 self._answer.task_id = value.decode()
             case b"x-anywire-attempts":
-                self._answer.attempts = int(value)
+                self._answer.attempts = min(int(value), 1000)
             case b"x-anywire-origin":
                 self._answer.origin = value.decode()
 
@@ -178,6 +209,8 @@ class _Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         self._body += data
         if self._stream and self._answer.status == 200:
+            if b"\r" in data or b"\r" in self._body:
+                self._body = self._body.replace(b"\r\n", b"\n")
             *events, rest = self._body.split(b"\n\n")
             self._body = rest
             now = time.monotonic_ns()
@@ -185,15 +218,20 @@ class _Connection(asyncio.Protocol):
                 self._read(event, now)
 
     def on_message_complete(self) -> None:
+        if not self._parser.should_keep_alive():
+            self.transport.close()
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
     def _read(self, event: bytearray, now: int) -> None:
         answer = self._answer
-        if not event.startswith(b"data: ") or event == b"data: [DONE]":
+        if not event.startswith(b"data:"):
+            event = next((line for line in event.split(b"\n") if line.startswith(b"data:")), _NOTHING)
+        data = event[5:].strip()
+        if not data or data == b"[DONE]":
             return
         try:
-            said = _event.decode(event[6:])
+            said = _event.decode(data)
         except msgspec.DecodeError:
             answer.outcome = "bad_event"
             return
@@ -201,12 +239,14 @@ class _Connection(asyncio.Protocol):
             answer.outcome = str(said.error.get("code") or said.error.get("type") or "error")
             answer.origin = str(said.error.get("origin") or "")
         if said.usage is not None:
-            answer.tokens = said.usage.completion_tokens
+            answer.tokens = _counted(said.usage)
         for choice in said.choices:
             if choice.delta.content:
                 answer.first_ns = answer.first_ns or now
                 answer.piece_ns.append(now)
                 self._texts.append(choice.delta.content)
+        if 0 < self._pieces <= len(answer.piece_ns):
+            self._end(_GivenUp())
 
 
 def _read_whole(answer: Answer, body: bytes) -> None:
@@ -216,7 +256,12 @@ def _read_whole(answer: Answer, body: bytes) -> None:
         answer.outcome = "bad_json"
         return
     answer.text = "".join(choice.message.content or "" for choice in said.choices)
-    answer.tokens = said.usage.completion_tokens if said.usage is not None else -1
+    answer.tokens = _counted(said.usage)
+
+
+def _counted(usage: Usage | None) -> int:
+    """The tokens of an answer, -1 where nothing that can be was said."""
+    return usage.completion_tokens if usage is not None and 0 <= usage.completion_tokens <= LONGEST_ANSWER else -1
 
 
 def _code(body: bytes) -> str:

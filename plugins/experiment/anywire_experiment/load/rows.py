@@ -53,7 +53,8 @@ class Answer(msgspec.Struct):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What is known of a request before its answer."""
+    """What is known of a request before its answer. ``session`` and ``turn`` are the columns of that name: numbers from
+    0 within the phase, null where a request depends on no other one; requests of a turn are sent at once."""
 
     workload: str
     phase: Phase
@@ -64,6 +65,8 @@ class Asked(msgspec.Struct, frozen=True):
     prompt_chars: int
     deadline_s: float = 0.0
     exercise: Exercise | None = None
+    session: int | None = None
+    turn: int | None = None
 
 
 class Rows:

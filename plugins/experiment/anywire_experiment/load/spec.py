@@ -59,4 +59,7 @@ class LoadSpec(pydantic.BaseModel):
     request: dict[str, Any] = pydantic.Field(
         default_factory=dict, description="members of every chat request, over those of the workload"
     )
+    headers: dict[str, str] = pydantic.Field(
+        default_factory=dict, description="headers of every request through the gateway"
+    )
     folder: Path = pydantic.Field(Path(), description="where relative paths of traces and exercises start")

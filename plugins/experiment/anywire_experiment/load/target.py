@@ -10,11 +10,14 @@ import msgspec
 
 from anywire_experiment.exercises.exercise import Exercise
 from anywire_experiment.load.rows import Answer
+from anywire_experiment.traffic import CANCELLED
 from anywire_experiment.workload import Workload
 
 
 class Question(msgspec.Struct):
-    """A request made ready before its time. ``body`` is OpenAI's chat request, JSON."""
+    """A request made ready before its time. ``body`` is OpenAI's chat request, JSON. Its client gives it up
+    ``give_up_s`` after sending, or once ``give_up_pieces`` of a stream are there; 0 for never. ``session`` and ``turn``
+    are numbers from 0, None where it depends on no other one."""
 
     model: str
     body: bytes
@@ -25,6 +28,23 @@ class Question(msgspec.Struct):
     tenant: str = ""
     deadline_s: float = 0.0
     exercise: Exercise | None = None
+    give_up_s: float = 0.0
+    give_up_pieces: int = 0
+    session: int | None = None
+    turn: int | None = None
+
+    @property
+    def is_given_up(self) -> bool:
+        return bool(self.give_up_s or self.give_up_pieces)
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds until its client gives it up, or it counts as failed."""
+        return min(self.timeout_s, self.give_up_s or self.timeout_s)
+
+    def ended_early(self) -> str:
+        """The outcome of an answer that was not there in time."""
+        return CANCELLED if 0 < self.give_up_s <= self.timeout_s else "timeout"
 
 
 class Target(ABC):
@@ -47,16 +67,21 @@ class Target(ABC):
 
 
 def chat(
-    model: str, messages: list[dict[str, Any]], workload: Workload, max_tokens: int, request: Mapping[str, Any]
+    model: str,
+    messages: list[dict[str, Any]],
+    workload: Workload,
+    max_tokens: int,
+    request: Mapping[str, Any],
+    stream: bool | None = None,
 ) -> bytes:
     """A chat request of ``workload``, with the members of ``request`` over what that says; a stream is asked to tell
-    its usage."""
+    its usage. ``stream`` goes before what the workload says."""
     body: dict[str, Any] = {
         "model": model,
         "messages": messages,
         "max_tokens": max_tokens,
         "temperature": workload.temperature,
     }
-    if workload.stream:
+    if workload.stream if stream is None else stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return msgspec.json.encode(body | dict(request))

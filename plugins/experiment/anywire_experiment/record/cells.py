@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 
 from anywire.events import TaskEnded
 from anywire.stages import STAGES
+from anywire_experiment.record.energy import CellEnergy
 from anywire_experiment.record.precision import measurable
 from anywire_experiment.record.samples import LOADED, SAMPLES, STAGE_FIELDS
+from anywire_experiment.traffic import CANCELLED, NOT_ASKED
 
 CELL = "cell.json"
 SAMPLES_FILE = "samples.parquet"
@@ -24,6 +26,11 @@ LOAD = "load"
 
 Wire = Literal["", "link", "loopback"]
 What = Literal[
+    "fault",
+    "mended",
+    "attempt_failed",
+    "link_lost",
+    "task_requeued",
     "kill",
     "pause",
     "continue",
@@ -42,9 +49,11 @@ What = Literal[
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that happened in a cell, in CLOCK_MONOTONIC ns.
 
-    Done by the runner: ``kill``, ``pause``, ``continue``, ``partition``, ``restore``, ``start`` (of a killed agent's
-    next life). Told by the orchestrator: ``agent_joined``, ``agent_lost``, ``agent_ordered``, ``health_changed`` and
-    ``task_preempted`` (`anywire_experiment.run.recorder.Change`). Noticed by the runner: ``died`` (a process
+    Done by the runner: ``fault`` and ``mended``, whose ``detail`` is the kind of fault. (Records of format 3 and before
+    have ``kill``, ``pause``, ``partition`` for its beginning, ``start``, ``continue``, ``restore`` for its end.) Told
+    by the orchestrator: ``agent_joined``, ``agent_lost``, ``agent_ordered``, ``health_changed``, ``task_preempted``,
+    and in plans with faults ``attempt_failed``, ``link_lost`` and ``task_requeued``
+    (`anywire_experiment.run.recorder.Change`). Noticed by the runner: ``died`` (a process
     that ended although nobody ended it). ``agent`` is empty where it met all of them, as a partition does.
     """
 
@@ -54,6 +63,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str = ""
     workload: str = ""
     """The workload that was under way; empty between workloads."""
+    tokens: int = 0
+    """That an attempt had brought before it failed."""
 
 
 class WorkloadRun(msgspec.Struct):
@@ -74,17 +85,20 @@ class WorkloadRun(msgspec.Struct):
     cpu_seconds: dict[str, float] = {}
     wire_bytes: int | None = None
     counters: dict[str, float] = {}
+    joules: dict[str, float] = {}
+    """Energy that the machine took meanwhile, by source (`Cell.energy`)."""
 
 
 class ProcessUse(msgspec.Struct):
     """One process of a cell over all its lives, its children with it. ``cpus``: the cores it was bound to, any when
-    empty. ``exit``: how its last life ended."""
+    empty. ``exit``: how its last life ended. ``shared``: it serves all arms alike, and is in no sum over the system."""
 
     cpus: list[int]
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
     lives: int = 0
     exit: str = ""
+    shared: bool = False
 
 
 class Cell(msgspec.Struct):
@@ -114,6 +128,8 @@ class Cell(msgspec.Struct):
     load_average_before: list[float]
     load_average_after: list[float]
     wire: Wire = ""
+    energy: CellEnergy | None = None
+    """None in records from before it was told."""
 
 
 def read_cell(folder: Path) -> Cell:
@@ -167,7 +183,8 @@ def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskEnded], target: Pat
         at = table.schema.get_field_index(name)
         table = table.set_column(at, LOADED.field(name), pa.array(values, LOADED.field(name).type))
     # Who failed is looked for in the logs, by its task.
-    kept = [task_id if outcome != "ok" else "" for task_id, outcome in zip(ids, outcomes, strict=True)]
+    failed = [each not in ("ok", CANCELLED, NOT_ASKED) for each in outcomes]
+    kept = [task_id if has_failed else "" for task_id, has_failed in zip(ids, failed, strict=True)]
     table = table.set_column(
         table.schema.get_field_index("task_id"), LOADED.field("task_id"), pa.array(kept, pa.string())
     )

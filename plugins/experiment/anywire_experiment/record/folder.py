@@ -29,7 +29,8 @@ _PARTIAL = ".partial"
 
 class Session(msgspec.Struct):
     """One life of the runner. ``ended`` is empty when it was killed; then ``last_cell`` is when its last cell ended.
-    ``differs``: what was not as in the first session."""
+    ``differs``: what was not as in the first session. ``left_out``: why, by level, of optional systems that are not
+    here. ``outside``: a sentence for what arms used that was no process of their cells."""
 
     started: str
     environment: Environment
@@ -38,6 +39,8 @@ class Session(msgspec.Struct):
     cells: int = 0
     last_cell: str = ""
     differs: list[str] = []
+    left_out: dict[str, str] = {}
+    outside: list[str] = []
 
 
 class Sessions(msgspec.Struct):
@@ -101,7 +104,10 @@ class Record:
             partial.mkdir(exist_ok=True)
             for name, workload in plan.workloads.items():
                 if isinstance(workload.arrivals, Trace):
-                    self._copy(workload.arrivals.file, _trace_name(name, workload.arrivals))
+                    for number, file in enumerate((workload.arrivals.file, *workload.arrivals.further), start=1):
+                        self._copy(file, _trace_name(name, file, number))
+                if workload.sizes is not None and workload.sizes.file is not None:
+                    self._copy(workload.sizes.file, _sizes_name(name, workload.sizes.file))
                 if workload.exercises is not None and workload.exercises.file is not None:
                     self._copy(workload.exercises.file, _exercises_name(name))
             for each in plugin_files(plan.system):
@@ -202,7 +208,13 @@ def _dumped(plan: Plan) -> dict[str, Any]:
         tree["system"]["plugins"] = [_plugin_name(each) if each in files else each for each in named]
     for name, workload in plan.workloads.items():
         if isinstance(workload.arrivals, Trace):
-            tree["workloads"][name]["arrivals"]["file"] = _trace_name(name, workload.arrivals)
+            trace = tree["workloads"][name]["arrivals"]
+            trace["file"] = _trace_name(name, workload.arrivals.file, 1)
+            trace["further"] = [
+                _trace_name(name, each, at) for at, each in enumerate(workload.arrivals.further, start=2)
+            ]
+        if workload.sizes is not None and workload.sizes.file is not None:
+            tree["workloads"][name]["sizes"]["file"] = _sizes_name(name, workload.sizes.file)
         if workload.exercises is not None and workload.exercises.file is not None:
             tree["workloads"][name]["exercises"]["file"] = _exercises_name(name)
     return tree
@@ -219,8 +231,12 @@ def _plugin_name(file: str) -> str:
     return f"plugins/{Path(file).name}"
 
 
-def _trace_name(workload: str, trace: Trace) -> str:
-    return f"traces/{workload}{trace.file.suffix}"
+def _trace_name(workload: str, file: Path, number: int) -> str:
+    return f"traces/{workload}{f'-{number}' if number > 1 else ''}{file.suffix}"
+
+
+def _sizes_name(workload: str, file: Path) -> str:
+    return f"traces/{workload}-sizes{file.suffix}"
 
 
 def _exercises_name(workload: str) -> str:

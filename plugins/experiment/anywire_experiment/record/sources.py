@@ -7,19 +7,21 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, metadata, packages_distributions
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from anywire.config import Config
-from anywire.errors import ConfigError
 from anywire.plugins import PluginKind, Plugins
 from anywire.roles import assembly
 from anywire_experiment.arms import Arm, config_of
-from anywire_experiment.companions import found_program
+from anywire_experiment.programs import Program
 from anywire_experiment.record.checkout import checkout_of
+from anywire_experiment.record.programs import program_found
+from anywire_experiment.systems import SYSTEM, programs_of
 
 _LARGEST = 64 * 1024 * 1024
 """Bytes of sources that are hashed; a package with more is told by its version alone."""
@@ -46,6 +48,10 @@ class Source(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         package = f"{self.distribution} {self.version}" if self.distribution else f"module {self.module}"
+        if self.version and not self.distribution:
+            package = f"{self.module}: {self.version}"
+        if not self.files and not self.sha256 and self.commit:
+            return f"commit {self.commit[:12]}"
         checkout = f", commit {self.commit[:12]}, changes: {self.changes}" if self.commit else ""
         files = f"{self.files} file{'' if self.files == 1 else 's'}"
         wheel = f", wheel {self.wheel[:16]}" if self.wheel else ""
@@ -62,23 +68,31 @@ class Code(NamedTuple):
 
 
 def sources_of(arms: Sequence[Arm]) -> dict[str, Source]:
-    """By kind and name (``transports dds``), every plugin that the arms load, and their companions. Raises
-    `ConfigError` for a companion whose program is not there."""
+    """By kind and name (``transports dds``), every plugin that the arms load, their companions, and systems that are
+    not Anywire's. Raises `ConfigError` for a program that is not there."""
     found = {name: source_of(code) for name, code in code_of(arms).items()}
     for arm in arms:
-        for name, companion in arm.companions.items():
-            if f"companion {name}" not in found:
-                found[f"companion {name}"] = _program(name, companion.command[0])
+        label = arm.levels.get(SYSTEM, arm.name)
+        if arm.build is not None:
+            found[f"revision {label}"] = Source(module=arm.name, commit=arm.build.commit, changes="clean")
+        program = arm.foreign.program if arm.foreign is not None else None
+        for name, each in programs_of(arm.companions, program):
+            kind, of = (SYSTEM, label) if each is program else ("companion", name)
+            if f"{kind} {of}" not in found:
+                where = f"factors.{SYSTEM}.{of}.command" if kind == SYSTEM else f"companions.{name}.command"
+                found[f"{kind} {of}"] = _run_module(each) or Source(**program_found(where, each)._asdict())
     return dict(sorted(found.items()))
 
 
 def code_of(arms: Sequence[Arm]) -> dict[str, Code]:
-    """By kind and name, where the code of every plugin is that the arms load."""
+    """By kind and name, where the code of every plugin is that the arms load here: those of a revision are of it."""
     found: dict[str, Code] = {}
     for arm in arms:
+        if arm.build is not None or arm.foreign is not None:
+            continue
         config = config_of(arm)
         plugins = assembly.load_plugins(config)
-        for kind, name in _named(config, plugins):
+        for kind, name in plugins_named(config, plugins):
             if f"{kind} {name}" not in found:
                 found[f"{kind} {name}"] = _plugin(plugins, kind, name)
         for name, hooks in plugins.manager.list_name_plugin():
@@ -121,7 +135,8 @@ def files_of(code: Code) -> tuple[Path, list[Path]]:
     return top, sorted(top.rglob("*.py")) if inside else [path]
 
 
-def _named(config: Config, plugins: Plugins) -> Iterator[tuple[PluginKind, str]]:
+def plugins_named(config: Config, plugins: Plugins) -> Iterator[tuple[PluginKind, str]]:
+    """Kind and name of every plugin that a configuration loads."""
     for transport in config.transports:
         yield "transports", transport.name
     yield "engines", config.engine.name
@@ -142,6 +157,23 @@ def _plugin(plugins: Plugins, kind: PluginKind, name: str) -> Code:
     return Code(file, made.__module__, package, version)
 
 
+def _run_module(program: Program) -> Source | None:
+    """Of ``{python} -m MODULE``; None for any other program."""
+    interpreter, flag, name, *_ = (*program.command, "", "")
+    top = name.partition(".")[0]
+    spec = find_spec(top) if (interpreter, flag) == ("{python}", "-m") and top else None
+    if spec is None or spec.origin is None:
+        return None
+    named = (packages_distributions().get(top) or [top])[0]
+    try:
+        told = metadata(named)
+    except PackageNotFoundError:
+        return msgspec.structs.replace(_module(spec.origin, top), module=name)
+    return msgspec.structs.replace(
+        _module(spec.origin, top), module=name, distribution=told["Name"], version=told["Version"]
+    )
+
+
 @cache
 def _module(file: str, module: str) -> Source:
     path = Path(file)
@@ -150,16 +182,6 @@ def _module(file: str, module: str) -> Source:
     top, files = files_of(Code(file, module, "", ""))
     commit, changes = checkout_of(path)
     return Source(module=module, commit=commit, changes=changes, files=len(files), sha256=_hash(top, files))
-
-
-def _program(name: str, program: str) -> Source:
-    if program == "{python}":
-        return Source(module=Path(sys.executable).name)
-    found = found_program(program)
-    if found is None:
-        raise ConfigError(f"companions.{name}.command: there is no program {program!r} here; install it first")
-    path = Path(found).resolve()
-    return Source(module=path.name, files=1, sha256=_hash(path.parent, [path]))
 
 
 def _hash(top: Path, files: Iterable[Path]) -> str:

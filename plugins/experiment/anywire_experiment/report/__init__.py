@@ -8,8 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from anywire_experiment.analysis.results import Results
 
 
 def write(folder: Path, out: Path | None = None) -> list[Path]:
@@ -33,14 +37,24 @@ def texts(folder: Path) -> dict[str, str]:
 
     record = RawData(folder)
     results = analysed(record)
-    tree = msgspec.to_builtins(results, str_keys=True)
     return {
-        "results.json": json.dumps(tree, indent=2, ensure_ascii=False) + "\n",
+        "results.json": _text_of(results),
         "report.html": page.html(record, results),
         "report.md": writing.markdown(record, results),
         "results.csv": writing.sheet(results),
         "results.tex": writing.latex(results),
     }
+
+
+def results_text(folder: Path) -> str:
+    """``results.json`` alone, which takes a part of the time. Raises `RecordError` or `ConfigError`."""
+    from anywire_experiment.analysis.analyse import analyse
+
+    return _text_of(analyse(folder))
+
+
+def _text_of(results: Results) -> str:
+    return json.dumps(msgspec.to_builtins(results, str_keys=True), indent=2, ensure_ascii=False) + "\n"
 
 
 def side_by_side(

@@ -13,6 +13,7 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import percent
 from anywire_experiment.record.environment import Environment
 from anywire_experiment.record.storage import RecordError
+from anywire_experiment.report import traffic
 from anywire_experiment.report.numbers import size
 from anywire_experiment.report.tables import Table
 from anywire_experiment.workload import Bursts, Closed, Exercises, Poisson, Workload
@@ -135,6 +136,7 @@ def _mixed(workload: Workload) -> str:
     prompts = workload.prompts
     if prompts.shared_prefix_chars:
         told.append(f"Beginnings that prompts share: {prompts.prefixes} of {prompts.shared_prefix_chars} characters")
+    told += traffic.about(workload)
     return "".join(f" {each}." for each in told)
 
 

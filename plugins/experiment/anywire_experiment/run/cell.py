@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,15 +18,20 @@ import pyarrow as pa
 
 from anywire.errors import AnywireError, ConfigError
 from anywire.identity import boot_id
-from anywire_experiment.arms import Arm, load_seed, workload_order
-from anywire_experiment.load.spec import SIGN_OF_LIFE, ClientPlane, LoadSpec
+from anywire_experiment.arms import Arm, load_seed
+from anywire_experiment.energy.meter import Meter
+from anywire_experiment.load.spec import SIGN_OF_LIFE, LoadSpec
 from anywire_experiment.network import Hosts, link, validated
+from anywire_experiment.orders import workload_order
 from anywire_experiment.plan import Plan
+from anywire_experiment.plan_faults import has_faults
 from anywire_experiment.record.cells import LOAD, SAMPLES_FILE, Cell, Event, WorkloadRun, join_samples, write_cell
 from anywire_experiment.record.environment import redacted
 from anywire_experiment.run import recorder
-from anywire_experiment.run.faults import inflict
+from anywire_experiment.run.faults import CellFaults
+from anywire_experiment.run.foreign import Foreign
 from anywire_experiment.run.managed import CellFailed, Managed
+from anywire_experiment.run.subject import Subject
 from anywire_experiment.run.system import System
 from anywire_experiment.run.wire import WireCounter
 
@@ -55,10 +60,18 @@ class CellRun:
     """A cell under way, in a folder of its own. ``progress`` is told what it does just now."""
 
     def __init__(
-        self, plan: Plan, arm: Arm, block: int, order: int, folder: Path, domain: int, progress: Callable[[str], None]
+        self,
+        plan: Plan,
+        arm: Arm,
+        block: int,
+        order: int,
+        folder: Path,
+        domain: int,
+        progress: Callable[[str], None],
+        meter: Meter | None = None,
     ) -> None:
         self._plan, self._arm, self._folder, self._domain = plan, arm, folder, domain
-        self._progress = progress
+        self._progress, self._meter = progress, meter
         self._died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why, once a process of the system ended that should not."""
         self._workload = ""
@@ -67,7 +80,7 @@ class CellRun:
             arm=arm.name,
             levels=dict(arm.levels),
             order=order,
-            workload_order=workload_order(plan, block, arm),
+            workload_order=workload_order(plan, block),
             state="failed",
             reason="",
             started=_now(),
@@ -82,6 +95,7 @@ class CellRun:
             processes={},
             load_average_before=_load_average(),
             load_average_after=[],
+            energy=meter.told() if meter else None,
         )
 
     async def run(self) -> Cell:
@@ -120,18 +134,25 @@ class CellRun:
 
     async def _with_hosts(self, private: Path, hosts: Hosts | None) -> None:
         cpus = self.cell.cpus["system"]
-        system = System(self._arm, self._folder, private, cpus, self._domain, hosts, self._on_death)
+        system = self._system(private, cpus, hosts)
+        servers_log = self._folder / "logs" / "stand-in.log"
+        notices = has_faults(self._plan)
+        faults = CellFaults(
+            self._arm, self.cell.seed, system, hosts, private, servers_log, cpus, self._on_death, notices=notices
+        )
+        self._faults = faults
         spec = private / "load.json"
         log = self._folder / "logs" / f"{LOAD}.log"
         load = Managed(LOAD, ["anywire_experiment.load", str(spec)], self.cell.cpus["load"], log, self._on_death)
         load.prefix = hosts.orchestrator.command() if hosts else []
-        self.cell.processes = {name: each.use for name, each in {**system.processes, LOAD: load}.items()}
+        self.cell.processes = {name: each.use for name, each in {**self._all(system), LOAD: load}.items()}
         wire = WireCounter(hosts)
         self.cell.wire = wire.kind
         loaded = private / "loaded.parquet"
         try:
             # It imports beside the system, and reads its spec with the first command.
             await load.start()
+            await faults.begin()
             await self._ready(system)
             spec.write_text(self._spec(system, loaded).model_dump_json())
             await self._undisturbed(load.hear("ready"))
@@ -150,62 +171,68 @@ class CellRun:
             self._progress("stopping")
             stopping_ns = time.monotonic_ns()
             await asyncio.gather(load.stop(_LOAD_GRACE), system.stop())
-            tasks, changes, whole = recorder.read(system.tasks)
+            await faults.stop(_LOAD_GRACE)
+            tasks, changes, missing = system.recorded()
             # Agents that leave because the cell is over are no event of it.
             self.cell.events += [self._placed(each) for each in changes if each.at_ns < stopping_ns]
-        if not whole:
-            raise CellFailed(
-                f"the orchestrator could not write down all of its tasks: {system.orchestrator.last_lines()}"
-            )
+        if missing:
+            raise CellFailed(missing)
         join_samples([loaded], tasks, self._folder / SAMPLES_FILE, self._arm.transports[:1])
 
-    async def _ready(self, system: System) -> None:
+    def _system(self, private: Path, cpus: Sequence[int], hosts: Hosts | None) -> Subject:
+        arm, folder = self._arm, self._folder
+        if arm.foreign is None:
+            return System(arm, folder, private, cpus, self._domain, hosts, self._on_death)
+        named = (arm.request.get("model"), *(each.model for each in self._plan.workloads.values()))
+        model = str(next(filter(None, named), ""))
+        return Foreign(arm, arm.foreign, model, folder, private, cpus, self._on_death)
+
+    async def _ready(self, system: Subject) -> None:
         self._progress("starting")
         try:
             async with asyncio.timeout(self._plan.ready_timeout):
                 await self._undisturbed(system.start())
         except TimeoutError as error:
             said = "; ".join(f"{name}: {each.last_lines()}" for name, each in system.processes.items())
+            why = f" ({system.trouble})" if system.trouble else ""
             raise CellFailed(
-                f"never ready: no answer within {self._plan.ready_timeout:g} s; last lines: {said}"
+                f"never ready: no answer within {self._plan.ready_timeout:g} s{why}; last lines: {said}"
             ) from error
 
     async def _run_workload(
-        self, name: str, system: System, load: Managed, hosts: Hosts | None, wire: WireCounter
+        self, name: str, system: Subject, load: Managed, hosts: Hosts | None, wire: WireCounter
     ) -> None:
-        workload = self._plan.workloads[name]
+        inflicted = self._faults.of(name)
         run = self.cell.workloads[name] = WorkloadRun()
-        processes = {**system.processes, LOAD: load}
+        processes = {**self._all(system), LOAD: load}
         self._progress(f"{name}: warm-up")
         load.say(f'{{"do":"warm_up","workload":{json.dumps(name)}}}')
         told = await load.hear("warmed_up", silence=_SILENCE)
         run.warm_up_requests, run.steady = told["requests"], told["steady"]
         used = {process: each.measure() for process, each in processes.items()}
         counted = await system.counters()
-        carried = wire.count(system.orchestrator.pid)
+        carried = wire.count(system.wire_pid)
+        spent = self._meter.read() if self._meter else {}
         self._progress(f"{name}: measuring")
         load.say(f'{{"do":"measure","workload":{json.dumps(name)}}}')
         run.began_ns = (await load.hear("began", silence=_SILENCE))["at_ns"]
         fault: asyncio.Task[None] | None = None
-        if workload.fault is not None:
-            seed = f"{self.cell.seed}/fault of {name}"
-            fault = asyncio.create_task(
-                inflict(workload.fault, name, run.began_ns, system, hosts, seed, self.cell.events.append)
-            )
+        if inflicted is not None:
+            fault = asyncio.create_task(self._faults.inflict(name, run.began_ns, self.cell.events.append))
         try:
             told = await load.hear("ended", silence=_SILENCE)
             run.ended_ns, run.requests, run.failed = told["at_ns"], told["requests"], told["failed"]
             run.cpu_seconds = {process: each.measure() - used[process] for process, each in processes.items()}
-            total = wire.count(system.orchestrator.pid)
+            run.joules = self._meter.since(spent) if self._meter else {}
+            total = wire.count(system.wire_pid)
             run.wire_bytes = total - carried if total is not None and carried is not None else None
-            if system.orchestrator.alive:
-                now = await system.counters()
-                run.counters = {name: more for name in now if (more := now[name] - counted.get(name, 0))}
-            if fault is not None and workload.fault is not None:
-                if run.ended_ns - run.began_ns < workload.fault.at * 1e9:
+            now = await system.counters()
+            run.counters = {name: more for name in now if (more := now[name] - counted.get(name, 0))}
+            if fault is not None and inflicted is not None and isinstance(system, System):
+                if run.ended_ns - run.began_ns < inflicted.at * 1e9:
                     raise CellFailed(
                         f"{name} ended after {(run.ended_ns - run.began_ns) / 1e9:.2f} s, before its fault at "
-                        f"{workload.fault.at:g} s: let it last longer"
+                        f"{inflicted.at:g} s: let it last longer"
                     )
                 self._progress(f"{name}: after the fault")
                 await fault
@@ -217,6 +244,10 @@ class CellRun:
             if fault is not None:
                 fault.cancel()
                 await asyncio.gather(fault, return_exceptions=True)
+
+    def _all(self, system: Subject) -> dict[str, Managed]:
+        """Its processes, and the servers behind its agents."""
+        return {**system.processes, **self._faults.processes}
 
     async def _undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of ``work``. Raises `CellFailed` when a process ends on its own meanwhile."""
@@ -251,21 +282,20 @@ class CellRun:
             for name, run in self.cell.workloads.items()
             if run.began_ns and run.began_ns <= change.at_ns <= (run.ended_ns or change.at_ns)
         )
-        return Event(change.at_ns, change.what, change.agent, change.detail, next(within, ""))
+        return Event(change.at_ns, change.what, change.agent, change.detail, next(within, ""), change.tokens)
 
-    def _spec(self, system: System, out: Path) -> LoadSpec:
+    def _spec(self, system: Subject, out: Path) -> LoadSpec:
         through = {each.through for each in self._plan.workloads.values()}
-        plane = None
-        if "client_plane" in through:
-            plane = ClientPlane(transport=self._arm.transports[0], options=system.options, lease=system.lease)
+        plane = system.client_plane() if "client_plane" in through else None
         return LoadSpec(
-            workloads=dict(self._plan.workloads),
+            workloads={name: each.of_block(self.cell.block) for name, each in self._plan.workloads.items()},
             out=out,
             seed=self.cell.seed,
             url=system.url,
             client_plane=plane,
             transports=self._arm.transports[:1],
             request=dict(self._arm.request),
+            headers=dict(system.headers),
         )
 
 

@@ -1,6 +1,7 @@
 """``python -m anywire_experiment.run.launch CPUS MODULE [ARGUMENTS]``: run a module bound to some cores (``0,1``;
 empty: any), before it imports or starts anything, so that every thread it will have is bound too; and end it with its
-parent. With ``--`` in the place of the module the arguments are any program and its own.
+parent. With ``--`` in the place of the module the arguments are any program and its own; on Linux what that starts and
+leaves behind, as a daemon does, stays below it, where it is found.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import sys
 
 PROGRAM = "--"
 """In the place of a module: what follows is a program."""
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main() -> None:
     cpus, module, *arguments = sys.argv[1:]
     parent = os.getppid()
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if module == PROGRAM:
+            prctl(_PR_SET_CHILD_SUBREAPER, 1)
         if parent != os.getppid():
             sys.exit("the parent process ended")
         if cpus:

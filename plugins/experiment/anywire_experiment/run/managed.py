@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,6 +43,10 @@ class Managed:
         self.prefix: Sequence[str] = ()
         """Of the command, to run it in another network namespace."""
         self.environment: Mapping[str, str] = {}
+        self.python: Sequence[str] = (sys.executable, "-m", "anywire_experiment.run.launch")
+        """What starts it: an interpreter with `anywire_experiment.run.launch`."""
+        self.without: Collection[str] = ()
+        """Names of variables of this process that it does not get."""
         self.use = ProcessUse(list(cpus))
         self.expected_end = False
         self._process: asyncio.subprocess.Process | None = None
@@ -67,11 +71,11 @@ class Managed:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self.prefix,
-                *(sys.executable, "-m", "anywire_experiment.run.launch", cpus, *self._arguments),
+                *(*self.python, cpus, *self._arguments),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log if self.ERRORS_TO_LOG else asyncio.subprocess.STDOUT,
-                env={**_environment(), **self.environment},
+                env={**_environment(self.without), **self.environment},
                 start_new_session=True,
                 limit=2**24,
             )
@@ -119,7 +123,7 @@ class Managed:
         if not self.alive:
             return
         self.measure()
-        for each in _family(self.pid):
+        for each in self.family():
             try:
                 each.kill()
             except psutil.NoSuchProcess:
@@ -147,7 +151,7 @@ class Managed:
         """CPU seconds of all its lives so far; notes its peak of memory."""
         if self.alive:
             cpu, rss = 0.0, 0
-            for each in _family(self.pid):
+            for each in self.family():
                 try:
                     cpu += _cpu_seconds(each)
                     rss += _peak(each)
@@ -157,6 +161,14 @@ class Managed:
             self.use.max_rss_bytes = max(self.use.max_rss_bytes, rss)
         self.use.cpu_seconds = self._kept + self._now
         return self.use.cpu_seconds
+
+    def family(self) -> list[psutil.Process]:
+        """It and everything below it."""
+        try:
+            parent = psutil.Process(self.pid)
+            return [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
 
     async def _ended(self) -> None:
         if self._waiting is not None:
@@ -181,30 +193,23 @@ class Managed:
                 heard.put_nowait(msgspec.json.decode(line))
 
 
-def _environment() -> dict[str, str]:
+def _environment(without: Collection[str]) -> dict[str, str]:
     """Without settings of whoever runs the experiment: the plan says all of it."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("ANYWIRE_")}
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+    return {key: each for key, each in os.environ.items() if not key.startswith("ANYWIRE_") and key not in without}
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
-    """Used so far by all its threads, those that ended too."""
+    """Used so far by all its threads, those that ended too, and by its children that have ended."""
+    times = process.cpu_times()
+    ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
     if sys.platform == "linux":
         try:
             # The kernel's CPU clock of a process: in ns, where /proc counts ticks of 10 ms.
-            return time.clock_gettime_ns(~process.pid << 3 | 2) / 1e9
+            return ended + time.clock_gettime_ns(~process.pid << 3 | 2) / 1e9
         except OSError as error:
             raise psutil.NoSuchProcess(process.pid) from error
     else:
-        times = process.cpu_times()
-        return float(times.user + times.system)
+        return float(ended + times.user + times.system)
 
 
 def _peak(process: psutil.Process) -> int:

@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 
 from anywire.errors import ConfigError
 from anywire.this_system import needs_posix
-from anywire_experiment.arms import Arm, arm_order, arms_of
+from anywire_experiment.arms import Arm, arm_order
+from anywire_experiment.energy.meter import Meter, kept_reading, meter_of
 from anywire_experiment.network import unavailable
 from anywire_experiment.plan import Plan
 from anywire_experiment.record import provenance
@@ -21,8 +22,11 @@ from anywire_experiment.record.environment import Environment, differences, envi
 from anywire_experiment.record.folder import Record, Session, Sessions, cells_of
 from anywire_experiment.record.sources import sources_of
 from anywire_experiment.record.storage import writing
+from anywire_experiment.run.availability import available
 from anywire_experiment.run.cell import CellRun, placement
 from anywire_experiment.run.expectations import expectations
+from anywire_experiment.run.faults import check_here
+from anywire_experiment.run.outside import outside
 from anywire_experiment.run.system import free_dds_domain
 
 
@@ -37,6 +41,7 @@ class Progress(Protocol):
     def doing(self, block: int, arm: str, what: str) -> None: ...
     def finished(self, cell: Cell, done: int, total: int, seconds_left: float) -> None: ...
     def warned(self, sentence: str) -> None: ...
+    def say(self, line: str) -> None: ...
 
 
 class Place(NamedTuple):
@@ -63,9 +68,11 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
     has all cells but is not sealed.
     """
     needs_posix("an experiment")
-    arms = arms_of(plan)
     placement(plan)
+    plan, arms, left_out = available(plan, progress)
+    check_here(arms)
     sources = sources_of(arms)
+    meter = meter_of(plan.energy)
     networked = next((each.name for each in arms if each.network is not None), None)
     if networked is not None and (why := unavailable()):
         raise ConfigError(f"the arm {networked!r} needs a network, which cannot be emulated here: {why}")
@@ -77,10 +84,11 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
         for each in expectations(plan, arms):
             progress.warned(each)
         session = _next_session(sessions, cells_of(out), environment(invocation, sources), progress)
+        session.left_out, session.outside = left_out, list(outside(arms))
         record.write_sessions(sessions)
         provenance.keep(out, arms)
         try:
-            asyncio.run(_run(plan, record, missing, len(arms) * plan.blocks, session, progress))
+            asyncio.run(_run(plan, record, missing, len(arms) * plan.blocks, session, progress, meter))
             session.ending = "complete"
         except Interrupted:
             session.ending = "interrupted"
@@ -105,7 +113,13 @@ def _next_session(sessions: Sessions, cells: list[Cell], here: Environment, prog
 
 
 async def _run(
-    plan: Plan, record: Record, missing: list[Place], total: int, session: Session, progress: Progress
+    plan: Plan,
+    record: Record,
+    missing: list[Place],
+    total: int,
+    session: Session,
+    progress: Progress,
+    meter: Meter,
 ) -> None:
     loop, current = asyncio.get_running_loop(), asyncio.current_task()
     assert current is not None
@@ -116,24 +130,26 @@ async def _run(
     domain = free_dds_domain()
     told: set[str] = set()
     try:
-        for count, place in enumerate(missing, start=1):
-            cell = await _run_cell(plan, record, place, domain, progress)
-            session.cells, session.last_cell = count, cell.ended
-            per_cell = (time.monotonic() - began) / count
-            progress.finished(cell, done + count, total, per_cell * (len(missing) - count))
-            _warn_of_too_few(plan, cell, told, progress)
+        async with kept_reading(meter):
+            await meter.measure_idle()
+            for count, place in enumerate(missing, start=1):
+                cell = await _run_cell(plan, record, place, domain, progress, meter)
+                session.cells, session.last_cell = count, cell.ended
+                per_cell = (time.monotonic() - began) / count
+                progress.finished(cell, done + count, total, per_cell * (len(missing) - count))
+                _warn_of_too_few(plan, cell, told, progress)
     except asyncio.CancelledError:
         raise Interrupted from None
 
 
-async def _run_cell(plan: Plan, record: Record, place: Place, domain: int, progress: Progress) -> Cell:
+async def _run_cell(plan: Plan, record: Record, place: Place, domain: int, progress: Progress, meter: Meter) -> Cell:
     block, order, arm = place
 
     def doing(what: str) -> None:
         progress.doing(block, arm.name, what)
 
     partial = record.partial(block, arm.name)
-    cell = await CellRun(plan, arm, block, order, partial, domain, doing).run()
+    cell = await CellRun(plan, arm, block, order, partial, domain, doing, meter).run()
     record.keep(partial, cell)
     return cell
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import secrets
-import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +15,27 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from anywire.config import Config, replaced
+from anywire.events import TaskEnded
 from anywire.plugins import Plugins
 from anywire.roles import assembly
 from anywire_experiment.arms import LAUNCHER, Arm, config_of, starts_its_agents
-from anywire_experiment.companions import ports_named
+from anywire_experiment.load.spec import ClientPlane
 from anywire_experiment.network import Host, Hosts
+from anywire_experiment.record.masking import masked
 from anywire_experiment.run import recorder
-from anywire_experiment.run.companion import CompanionProcess
 from anywire_experiment.run.managed import CellFailed, Died, Managed
 from anywire_experiment.run.process import AGENT
+from anywire_experiment.run.revision import VARIABLES, command_of, for_revision
+from anywire_experiment.run.subject import GRACE, LOOPBACK, Subject, free_port
 
 ORCHESTRATOR = "orchestrator"
-_GRACE = 5.0
-"""Seconds a process gets beyond its own grace to end."""
-_LOOPBACK = "127.0.0.1"
 _DDS_DOMAINS = range(10, 101)
 """Up to 100 they keep clear of the ports that the system gives out."""
-_PORTS = range(20_000, 32_000)
-"""Below the ports that outgoing connections take."""
 
 
-class System:
-    """An arm's orchestrator, agents and companions; after `stop` no process of theirs is left. Agents that a launcher
-    starts are measured with the orchestrator, whose process has the launcher."""
+class System(Subject):
+    """An arm's orchestrator, agents and companions. Agents that a launcher starts are measured with the orchestrator,
+    whose process has the launcher."""
 
     def __init__(
         self,
@@ -53,34 +49,27 @@ class System:
         beside: Collection[str] = (),
     ) -> None:
         """``beside``: agents that run on the orchestrator's host, and not behind the link."""
-        self.arm, self._folder, self._private = arm, folder, private
+        super().__init__(arm, folder, private, cpus, hosts, died)
         self._single = starts_its_agents(arm)
-        self.tasks = private / "tasks.jsonl"
+        self._tasks = private / "tasks.jsonl"
         """What the recorder writes."""
-        self.url = ""
-        host = hosts.orchestrator.address if hosts else _LOOPBACK
-        places = _places(arm, host)
-        self.companions: dict[str, CompanionProcess] = {}
-        for name, each in arm.companions.items():
-            log = folder / "logs" / f"{name}.log"
-            self.companions[name] = CompanionProcess(name, each, places[name], cpus, log, died)
-            self.companions[name].prefix = hosts.orchestrator.command() if hosts else []
-        base = _with_addresses(config_of(arm, value_of=lambda name, what: places[name][what]), domain, host)
+        host = hosts.orchestrator.address if hosts else LOOPBACK
+        base = _with_addresses(config_of(arm, value_of=lambda name, what: self._places[name][what]), domain, host)
         central = _on_host(base, hosts.orchestrator) if hosts else base
         remote = _on_host(base, hosts.agents) if hosts else base
-        self.options = central.transports[0].options
-        """Of the first transport, as a client needs them."""
-        self.lease = base.lease.timeout
-        self._grace = base.shutdown_grace + _GRACE
+        self._plane = ClientPlane(
+            transport=arm.transports[0], options=central.transports[0].options, lease=base.lease.timeout
+        )
+        self._own_grace = base.shutdown_grace + GRACE
         if LAUNCHER in arm.tree:
             # Its agents get theirs, one after the other.
-            self._grace *= 2
+            self._own_grace *= 2
         role = "all" if self._single else ORCHESTRATOR
         self.orchestrator = self._managed(ORCHESTRATOR, [role, str(arm.agents)], cpus, died)
         self.orchestrator.prefix = hosts.orchestrator.command() if hosts else []
         # What it keeps beyond its life is of this cell alone: a service must not go on with what another one left.
         state = (private / "state").absolute()
-        self.orchestrator.environment = {recorder.VARIABLE: str(self.tasks), "XDG_STATE_HOME": str(state)}
+        self.orchestrator.environment = {recorder.VARIABLE: str(self._tasks), "XDG_STATE_HOME": str(state)}
         own = base.agent.model_dump() | {"id": AGENT if self._single else ""}
         self.configs = {ORCHESTRATOR: replaced(central, plugins=[*base.plugins, recorder.__name__], agent=own)}
         self.agents: dict[str, Managed] = {}
@@ -93,33 +82,35 @@ class System:
             self.configs[name] = replaced(there, agent=base.agent.model_dump() | {"id": name})
 
     @property
-    def processes(self) -> dict[str, Managed]:
-        return {**self._own, **self.companions}
-
-    @property
-    def _own(self) -> dict[str, Managed]:
-        """The processes of Anywire."""
+    def own(self) -> Mapping[str, Managed]:
         return {ORCHESTRATOR: self.orchestrator, **self.agents}
 
-    async def start(self) -> None:
-        """Returns when all of it is ready and a request was answered over the arm's transport. Raises `CellFailed`."""
+    @property
+    def wire_pid(self) -> int:
+        return self.orchestrator.pid
+
+    @property
+    def _grace(self) -> float:
+        return self._own_grace
+
+    def client_plane(self) -> ClientPlane:
+        return self._plane
+
+    async def _start(self) -> None:
         self._write_configs()
-        for name, companion in self.companions.items():
-            (self._folder / f"companion-{name}.json").write_bytes(companion.told())
-            await companion.begin(self._private / f"companion-{name}")
-        await self.orchestrator.start(self.configs[ORCHESTRATOR].model_dump_json())
+        await self.orchestrator.start(self._first_line(ORCHESTRATOR))
         self.url = (await self.orchestrator.hear("started"))["url"]
         for name in self.agents:
             await self.start_agent(name)
         await self.whole()
-        for name, each in self._own.items():
+        for name, each in self.own.items():
             each.say("settings")
             told = (await each.hear("settings"))["transports"]
             text = msgspec.json.format(msgspec.json.encode(told), indent=2)
             (self._folder / f"settings-{name}.json").write_bytes(text + b"\n")
 
     async def start_agent(self, name: str) -> None:
-        await self.agents[name].start(self.configs[name].model_dump_json())
+        await self.agents[name].start(self._first_line(name))
 
     async def whole(self) -> None:
         """Wait until every agent is there and ready, and a request was answered. Raises `CellFailed`."""
@@ -131,36 +122,40 @@ class System:
         if told["transport"] != expected:
             raise CellFailed(f"the first request was answered over {told['transport']} and not {expected}")
 
-    async def counters(self) -> dict[str, float]:
-        """What the orchestrator has counted so far. Raises `CellFailed`."""
+    async def counters(self) -> Mapping[str, float]:
+        if not self.orchestrator.alive:
+            return {}
         self.orchestrator.say("counters")
         counted: dict[str, float] = (await self.orchestrator.hear("counters"))["counters"]
         return counted
 
-    async def stop(self) -> None:
-        await asyncio.gather(*(each.stop(self._grace) for each in self._own.values()))
-        # They are needed until the last of the others is gone.
-        await asyncio.gather(*(each.stop(self._grace) for each in self.companions.values()))
+    def recorded(self) -> tuple[list[TaskEnded], list[recorder.Change], str]:
+        tasks, changes, whole = recorder.read(self._tasks)
+        missing = f"the orchestrator could not write down all of its tasks: {self.orchestrator.last_lines()}"
+        return tasks, changes, "" if whole else missing
+
+    def _first_line(self, name: str) -> str:
+        """The configuration that a process is given."""
+        if self.arm.build is None:
+            return self.configs[name].model_dump_json()
+        return for_revision(self.arm, self.configs[name], self._places)
 
     def _write_configs(self) -> None:
         for name, config in self.configs.items():
-            tree, _ = assembly.effective(config, assembly.load_plugins(config))
+            if self.arm.build is None:
+                tree, _ = assembly.effective(config, assembly.load_plugins(config))
+            else:
+                # What it makes of that, it alone knows.
+                tree = masked(msgspec.json.decode(for_revision(self.arm, config, self._places)))
             text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
             (self._folder / f"config-{name}.yaml").write_text(text, encoding="utf-8")
 
     def _managed(self, name: str, arguments: list[str], cpus: Sequence[int], died: Died) -> Managed:
         log = self._folder / "logs" / f"{name}.log"
-        return Managed(name, ["anywire_experiment.run.process", *arguments], cpus, log, died)
-
-
-def _places(arm: Arm, host: str) -> dict[str, dict[str, str]]:
-    """The host and a free port for each name of one, by companion."""
-    named = ports_named(arm.tree)
-    places: dict[str, dict[str, str]] = {}
-    for name, companion in arm.companions.items():
-        asked = companion.ports() | {what for of, what in named if of == name and what != "host"}
-        places[name] = {"host": host} | {what: str(_free_port()) for what in sorted(asked)}
-    return places
+        made = Managed(name, ["anywire_experiment.run.process", *arguments], cpus, log, died)
+        if self.arm.build is not None:
+            made.python, made.without = command_of(self.arm.build), VARIABLES
+        return made
 
 
 def free_dds_domain() -> int:
@@ -180,18 +175,18 @@ def _with_addresses(config: Config, domain: int, host: str) -> Config:
         for key in ("agent_addresses", "client_addresses"):
             if key in fields and key not in options:
                 usual = str(fields[key].get_default(call_default_factory=True)[0])
-                options[key] = [f"{_scheme(usual)}{host}:{_free_port()}"]
+                options[key] = [f"{_scheme(usual)}{host}:{free_port()}"]
         if "domain" in fields:
             options.setdefault("domain", domain)
         elif plugins.load("transports", each.name).capabilities.discovery == "brokered":
             # Its server may have other fleets.
             options |= plugins.load("transports", each.name).free_options(options)
-        if host != _LOOPBACK and "token" in fields:
+        if host != LOOPBACK and "token" in fields:
             # Between hosts transports may insist on one; those that do not have it as their users would.
             options.setdefault("token", secrets.token_urlsafe(16))
         transports[each.name] = options
     changes: dict[str, Any] = {"transports": transports, "server": config.server.model_dump() | {"port": 0}}
-    if host != _LOOPBACK and not config.access.model_fields_set:
+    if host != LOOPBACK and not config.access.model_fields_set:
         # The emulated network has no others in it; what a plan says of who may come in stays.
         changes["access"] = {"insecure": True}
     return replaced(config, **changes)
@@ -221,14 +216,3 @@ def _scheme(address: str) -> str:
 def _fields(plugins: Plugins, transport: str) -> dict[str, FieldInfo]:
     options: type[pydantic.BaseModel] = plugins.load("transports", transport).Config
     return options.model_fields
-
-
-def _free_port() -> int:
-    while True:
-        port = random.SystemRandom().choice(_PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind((_LOOPBACK, port))
-            except OSError:
-                continue
-        return port

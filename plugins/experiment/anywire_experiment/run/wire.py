@@ -22,12 +22,12 @@ class WireCounter:
             self.kind = "link" if hosts is not None else "loopback"
 
     def count(self, pid: int) -> int | None:
-        """Bytes so far, both ways, headers included, as the network of process ``pid`` counts them; None when that
-        cannot be read."""
+        """Bytes so far, both ways, headers included, as the network of process ``pid`` counts them, 0 for this one;
+        None when that cannot be read."""
         if not self.kind:
             return None
         try:
-            text = Path(f"/proc/{pid}/net/dev").read_text()
+            text = Path(f"/proc/{pid or 'self'}/net/dev").read_text()
         except OSError:
             return None
         return interface_bytes(text, self._interface)

@@ -6,7 +6,8 @@ replication: however many samples a block has and however they depend on each ot
 say) of one arm, and only the spread between blocks tells how sure a difference is.
 
 - `summarise` tells what one (block, arm) measured: mean, percentiles, their intervals, failures apart;
-  `effective_sample_size` how many independent samples a series is worth; `steady_from` where its warm-up ends.
+  `effective_sample_size` how many independent samples a series is worth; `steady_from` where its warm-up ends,
+  `step_in` whether its level changes.
 - `compare` sets a candidate against a baseline: ratio and difference with studentised-bootstrap intervals, the same
   by Hodges and Lehmann, tests of difference and of equivalence within a margin given beforehand.
 - `compare_shares` does the same for shares, such as that of right answers, by their difference.
@@ -29,7 +30,7 @@ from anywire_experiment.statistics.planning import blocks_needed
 from anywire_experiment.statistics.samples import Estimate
 from anywire_experiment.statistics.share_difference import ShareComparison, compare_shares
 from anywire_experiment.statistics.shares import share_over_blocks
-from anywire_experiment.statistics.steady import steady_from
+from anywire_experiment.statistics.steady import Step, steady_from, step_in
 from anywire_experiment.statistics.summary import Percentile, Summary, summarise
 from anywire_experiment.statistics.verdict import Outcome, Verdict, as_family, holm, share_verdict, verdict
 
@@ -41,6 +42,7 @@ __all__ = [
     "Outcome",
     "Percentile",
     "ShareComparison",
+    "Step",
     "Summary",
     "Verdict",
     "as_family",
@@ -52,6 +54,7 @@ __all__ = [
     "share_over_blocks",
     "share_verdict",
     "steady_from",
+    "step_in",
     "summarise",
     "verdict",
 ]

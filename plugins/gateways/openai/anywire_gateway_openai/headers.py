@@ -27,7 +27,8 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from itertools import repeat
+from operator import sub, truediv
 
 import msgspec
 
@@ -84,5 +85,5 @@ def stages_text(stages: Stages) -> str:
     """Stage times in the syntax of ``Server-Timing``: ``received-admitted;dur=0.012, …``, in milliseconds."""
     whole = stages.whole()
     if whole is not None:
-        return _EVERY_STAGE % tuple([(later - earlier) / 1e6 for earlier, later in pairwise(whole)])
+        return _EVERY_STAGE % tuple(map(truediv, map(sub, whole[1:], whole), repeat(1e6)))
     return ", ".join([f"{name};dur={span:.3f}" for name, span in stages.spans_ms().items()])

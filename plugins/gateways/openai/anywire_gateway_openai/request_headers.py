@@ -101,6 +101,8 @@ _OF_THE_ANSWER = ("stages", "idempotency_key", "background")
 
 def task_headers(headers: Mapping[str, str]) -> TaskHeaders:
     """What the headers say; see the module's text. Raises `InvalidRequest` naming the header."""
+    if _NAMES.isdisjoint(map(str.lower, headers)):
+        return NO_HEADERS
     found: dict[str, Any] = {}
     for name, field, read in _READERS:
         text = headers.get(name)
@@ -246,3 +248,5 @@ _READERS: tuple[tuple[str, str, Callable[[str, str], object]], ...] = (
     (istr("x-anywire-background"), "background", _flag),
     (KEY, "idempotency_key", _key),
 )
+_NAMES = frozenset([str(name) for name, _, _ in _READERS])
+"""In lower case. Most requests have none of them."""

@@ -25,6 +25,8 @@ _DECODERS: dict[Kind, msgspec.json.Decoder[Any]] = {
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _any_members = msgspec.json.Decoder(dict[str, Any])
 
+TOO_DEEP = "the body is nested too deeply"
+
 Fields = TypeVar("Fields")
 Members = dict[str, Any]
 
@@ -49,12 +51,14 @@ async def check(kind: Kind, body: bytes, max_bytes: int) -> CheckedBody:
     """Check the body of a request, of at most ``max_bytes`` bytes. A large one is read in pieces, between which the
     event loop runs; see `anywire.large_body`. Raises `InvalidRequest`, and `PayloadTooLarge` for a large body that
     exceeds a bound."""
-    return CheckedBody(*await _check(_DECODERS[kind], body, max_bytes))
+    decoder = _DECODERS[kind]
+    return CheckedBody(*(_check_small(decoder, body) or await _check(decoder, body, max_bytes)))
 
 
 async def check_streamed_chat(body: bytes, max_bytes: int) -> CheckedChat:
     """The same for a chat request that is streamed when it does not say otherwise. Raises as `check` does."""
-    return CheckedChat(*await _check(chat_schema.streamed_decoder, body, max_bytes))
+    decoder = chat_schema.streamed_decoder
+    return CheckedChat(*(_check_small(decoder, body) or await _check(decoder, body, max_bytes)))
 
 
 class CheckedFields(NamedTuple, Generic[Fields]):
@@ -88,23 +92,34 @@ async def check_members(decoder: msgspec.json.Decoder[Fields], body: bytes, max_
 
 
 async def _check(decoder: msgspec.json.Decoder[Any], body: bytes, max_bytes: int) -> tuple[Any, str, str]:
+    small = _check_small(decoder, body)
+    if small is not None:
+        return small
     try:
-        return await _read(decoder, body, max_bytes)
-    except RecursionError as error:  # of any of the looks at it
-        raise InvalidRequest("the body is nested too deeply") from error
-
-
-async def _read(decoder: msgspec.json.Decoder[Any], body: bytes, max_bytes: int) -> tuple[Any, str, str]:
-    if body[:3] == codecs.BOM_UTF8:  # some clients write one, and JSON's standard lets it be passed over
-        body = body[3:]
-    if len(body) > LARGE_BYTES:
-        text, outline = await read_large_body(body, max_bytes)
+        text, outline = await read_large_body(body.removeprefix(codecs.BOM_UTF8), max_bytes)
         await asyncio.sleep(0)
         fields = _decoded(decoder, outline.encode())
         await asyncio.sleep(0)
         _check_duplicates(outline.encode())
         await asyncio.sleep(0)
-        return fields, text, outline
+    except RecursionError as error:  # of any of the looks at it
+        raise InvalidRequest(TOO_DEEP) from error
+    return fields, text, outline
+
+
+def _check_small(decoder: msgspec.json.Decoder[Any], body: bytes) -> tuple[Any, str, str] | None:
+    """Check a body; None for one that is to be read in pieces."""
+    if body[:3] == codecs.BOM_UTF8:  # some clients write one, and JSON's standard lets it be passed over
+        body = body[3:]
+    if len(body) > LARGE_BYTES:
+        return None
+    try:
+        return _read(decoder, body)
+    except RecursionError as error:
+        raise InvalidRequest(TOO_DEEP) from error
+
+
+def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> tuple[Any, str, str]:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:

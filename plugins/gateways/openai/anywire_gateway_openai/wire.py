@@ -21,6 +21,8 @@ HIGH_WATER = 64 * 1024
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 JSON = "application/json"
 
+_END = ("",)
+"""Behind the last header of an answer."""
 _date = (0, "")
 
 
@@ -37,7 +39,7 @@ def _head(request: web.BaseRequest, keep_alive: bool, headers: Iterable[tuple[st
         connection = "" if keep_alive else "Connection: close\r\n"
     else:
         connection = "Connection: keep-alive\r\n" if keep_alive else ""
-    own = "".join([f"{name}: {value}\r\n" for name, value in (*request.get(HEADERS, ()), *headers)])
+    own = "\r\n".join(map(": ".join, (*request.get(HEADERS, ()), *headers, _END)))
     return f"HTTP/1.1 200 OK\r\n{framing}Date: {_http_date()}\r\nServer: anywire\r\n{connection}{own}\r\n".encode()
 
 

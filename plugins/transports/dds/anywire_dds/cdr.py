@@ -32,6 +32,8 @@ LONG = 65536
 
 KNOWN_RESTS, KNOWN_BYTES = 256, 512
 """Rare members that are kept decoded, and the most bytes of each: all tasks of one caller have the same."""
+KNOWN_TEXTS = 256
+"""Texts that are kept encoded, of `KNOWN_BYTES` characters each."""
 
 UNPACKABLE = (struct.error, UnicodeEncodeError, OverflowError, TypeError, AttributeError)
 """What a sample raises that cannot be packed: its values have the wrong type, or do not fit."""
@@ -39,6 +41,23 @@ UNPACKABLE = (struct.error, UnicodeEncodeError, OverflowError, TypeError, Attrib
 
 class Malformed(Exception):
     """A sample that is not what its type says."""
+
+
+class Usual(NamedTuple):
+    """What most samples of a type have in common: it costs less then, and changes nothing else.
+
+    ``alike`` are its first strings, each as long in one sample as in the next, ``known`` strings that are the same in
+    many samples, ``empty`` strings behind the first ones that are empty. ``rare`` names the first of its last members
+    (strings, and all sequences) that are empty or the same in many samples.
+    """
+
+    alike: Sequence[str] = ()
+    known: Sequence[str] = ()
+    empty: Sequence[str] = ()
+    rare: str = ""
+
+
+NOTHING_USUAL = Usual()
 
 
 class Codec(NamedTuple):
@@ -52,12 +71,8 @@ class Codec(NamedTuple):
     unpack: Callable[[bytes], tuple[Any, ...]]
 
 
-def codec(cls: type, rare: str = "") -> Codec:
-    """Compile the codec of a wire type. Raises `TypeError` when its members are not in packing order.
-
-    ``rare`` names the first of the last members (strings, and all sequences) that are empty as a rule, or the same in
-    many samples: they cost less then.
-    """
+def codec(cls: type, usual: Usual = NOTHING_USUAL) -> Codec:
+    """Compile the codec of a wire type. Raises `TypeError` when its members are not in packing order."""
     hints = get_type_hints(cls, include_extras=True)
     members = [(field.name, hints[field.name]) for field in dataclasses.fields(cls)]
     numbers = [name for name, hint in members if hint in _NUMBERS]
@@ -69,6 +84,9 @@ def codec(cls: type, rare: str = "") -> Codec:
     if struct.calcsize(layout) != struct.calcsize("@" + layout[1:]):
         raise TypeError(f"{cls.__name__}: the widest numbers come first")
     head = struct.Struct(layout + "x" * (-struct.calcsize(layout) % 4))
+    rare, alike = usual.rare, list(usual.alike)
+    if strings[: len(alike)] != alike:
+        raise TypeError(f"{cls.__name__}: its first strings are not {', '.join(alike)}")
     scope: dict[str, Any] = {
         "head": head.pack,
         "unhead": head.unpack_from,
@@ -79,24 +97,53 @@ def codec(cls: type, rare: str = "") -> Codec:
         "Malformed": Malformed,
         "foreign": lambda data: _foreign(cls, data),
         "errors": (struct.error, UnicodeDecodeError),
+        "shorter": struct.error,
         "view": memoryview,
+        "text": _packed_text,
+        "known": lru_cache(KNOWN_TEXTS)(_packed_text),
+        "empty": _packed_text(""),
+        "empties": [_packed_text("") * count for count in range(len(strings))],
     }
     common = strings.index(rare) if rare else len(strings)
-    source = _pack_source(numbers, strings, lists, common)
+    source = _pack_source(numbers, strings, lists, common, usual)
     behind, nothing = lists, ""
     if rare:
         behind, nothing = [], ", ".join(['""'] * len(strings[common:]) + ["()"] * len(lists))
-    source += _unpack_source("unpack", numbers, strings[:common], behind, head.size, nothing)
+    source += _unpack_source("unpack", numbers, strings[:common], behind, head.size, nothing, usual)
     # The same, copying a text once instead of twice: that is quicker for long ones alone.
     source += _unpack_source("unpack_long", numbers, strings[:common], behind, head.size, nothing)
     if rare:
-        scope |= {"empty": _packed_text(""), "none": _packed_texts(()), "text": _packed_text, "texts": _packed_texts}
+        scope |= {"none": _packed_texts(()), "texts": _packed_texts}
         scope["empty_rest"] = scope["empty"] * (len(strings) - common) + scope["none"] * len(lists)
         source += _rest_source(strings[common:], lists)
+    if alike:
+        scope |= {"learn": _Shape(layout, len(alike), scope).learn}
     exec(compile(source, f"<codec of {cls.__name__}>", "exec"), scope)
     if rare:
         scope["known_rest"] = lru_cache(KNOWN_RESTS)(scope["unpack_rest"])
     return Codec(scope["pack"], scope["unpack"])
+
+
+class _Shape:
+    """Reads the numbers of a sample and its first strings in one step, where these are as long as those of the last two
+    samples that were not as expected: ``unshaped`` of the codec's ``scope``, ``sizes`` and ``behind``."""
+
+    def __init__(self, layout: str, strings: int, scope: dict[str, Any]) -> None:
+        self._layout, self._scope = layout, scope
+        self._missed: tuple[int, ...] = ()
+        self._take((1,) * strings)
+
+    def learn(self, sizes: tuple[int, ...]) -> None:
+        """A sample had first strings of these sizes, their terminators included."""
+        if sizes == self._missed and min(sizes) > 0 and sum(sizes) <= KNOWN_BYTES:
+            self._take(sizes)
+        self._missed = sizes
+
+    def _take(self, sizes: tuple[int, ...]) -> None:
+        pad = "x" * (-struct.calcsize(self._layout) % 4)
+        parts = [f"I{size - 1}s{'x' * (1 + -size % 4)}" for size in sizes]
+        read = struct.Struct(self._layout + pad + "".join(parts))
+        self._scope |= {"unshaped": read.unpack_from, "sizes": sizes, "behind": len(HEADER) + read.size}
 
 
 def _packed_text(text: str) -> bytes:
@@ -108,13 +155,18 @@ def _packed_texts(texts: Sequence[str]) -> bytes:
     return b"".join((_LENGTH.pack(len(texts)), *map(_packed_text, texts)))
 
 
-def _pack_source(numbers: list[str], strings: list[str], lists: list[str], common: int) -> str:
+def _pack_source(numbers: list[str], strings: list[str], lists: list[str], common: int, usual: Usual) -> str:
     rest = strings[common:]
     lines = [f"def pack({', '.join(numbers + strings + lists)}):"]
-    lines += [f"    {name} = {name}.encode()" for name in strings[:common]]
     pieces = ["header", f"head({', '.join(numbers)})"]
     for name in strings[:common]:
-        pieces += [f"length(len({name}) + 1)", name, f"padding[len({name}) & 3]"]
+        if name in usual.known:
+            pieces.append(f"known({name}) if len({name}) <= {KNOWN_BYTES} else text({name})")
+        elif name in usual.empty:
+            pieces.append(f"text({name}) if {name} else empty")
+        else:
+            lines.append(f"    {name} = {name}.encode()")
+            pieces += [f"length(len({name}) + 1)", name, f"padding[len({name}) & 3]"]
     if rest:
         lines += [
             f"    if not ({' or '.join(rest + lists)}):",
@@ -135,23 +187,46 @@ def _pack_source(numbers: list[str], strings: list[str], lists: list[str], commo
 
 
 def _unpack_source(
-    function: str, numbers: list[str], strings: list[str], lists: list[str], size: int, nothing: str
+    function: str,
+    numbers: list[str],
+    strings: list[str],
+    lists: list[str],
+    size: int,
+    nothing: str,
+    usual: Usual = NOTHING_USUAL,
 ) -> str:
     """Reads a sample whose numbers take ``size`` bytes. Where there are rare members, `_rest_source` reads them, and
-    ``nothing`` is what they are when all are empty."""
+    ``nothing`` is what they are when all are empty. With ``usual`` it looks for that first."""
     read, begin, rest = "str(data[at + 4 : at + 3 + size], 'utf-8')", ["    data = view(data)"], "bytes(data[at:])"
     if function == "unpack":
         read, rest = "data[at + 4 : at + 3 + size].decode()", "data[at:]"
         begin = [f"    if len(data) > {LONG}:", "        return unpack_long(data)"]
+    alike = list(usual.alike)
+    others = _read_strings(strings[len(alike) :], usual.empty, read) + _read_members([], lists, read)
+    one_by_one = [f"{', '.join(numbers)}, = unhead(data, 4)", f"at = {4 + size}", *_read_members(alike, [], read, "s_")]
+    if alike:
+        sizes = f"({', '.join(f's_{name}' for name in alike)},)"
+        shaped = ", ".join([*numbers, *(f"s_{name}, {name}" for name in alike)])
+        one_by_one = [
+            "try:",
+            f"    {shaped}, = unshaped(data, 4)",
+            f"    is_usual = {sizes} == sizes",
+            "except shorter:",
+            "    is_usual = False",
+            "if is_usual:",
+            *(f"    {name} = {name}.decode()" for name in alike),
+            "    at = behind",
+            "else:",
+            *(f"    {line}" for line in one_by_one),
+            f"    learn({sizes})",
+        ]
     lines = [
         f"def {function}(data):",
         "    if data[:2] != header[:2]:",
         "        return foreign(data)",
         *begin,
         "    try:",
-        f"        {', '.join(numbers)}, = unhead(data, 4)",
-        f"        at = {4 + size}",
-        *(f"        {line}" for line in _read_members(strings, lists, read)),
+        *(f"        {line}" for line in one_by_one + others),
     ]
     given = ", ".join(numbers + strings + lists)
     if nothing:
@@ -181,10 +256,13 @@ _CHECK_END = (
 )
 
 
-def _read_members(strings: list[str], lists: list[str], read: str) -> list[str]:
+def _read_members(strings: list[str], lists: list[str], read: str, keeps: str = "") -> list[str]:
+    """Reads them from ``at`` on. With ``keeps`` the size of each string stays in a variable that begins so."""
     lines = []
     for name in strings:
         lines += ["size, = unlength(data, at)", f"{name} = {read}", "at = at + size + 7 & ~3"]
+        if keeps:
+            lines.append(f"{keeps}{name} = size")
     for name in lists:
         lines += [
             "count, = unlength(data, at)",
@@ -197,6 +275,34 @@ def _read_members(strings: list[str], lists: list[str], read: str) -> list[str]:
             f"{name} = tuple(found)",
         ]
     return lines
+
+
+def _read_strings(strings: list[str], empty: Sequence[str], read: str) -> list[str]:
+    """As `_read_members`. Looks first whether those are empty that mostly are and stand together; before that at all of
+    these strings, where the first is such a one."""
+    lines, together = [], list[str]()
+    for name in strings:
+        if name in empty:
+            together.append(name)
+            continue
+        lines += _unless_empty(together, read) + _read_members([name], [], read)
+        together = []
+    lines += _unless_empty(together, read)
+    return _unless_empty(strings, read, lines) if strings[:1] and strings[0] in empty else lines
+
+
+def _unless_empty(strings: list[str], read: str, otherwise: list[str] | None = None) -> list[str]:
+    """Reads strings one by one, or as ``otherwise`` says, unless all of them are empty."""
+    if not strings:
+        return []
+    size = 8 * len(strings)
+    return [
+        f"if data[at : at + {size}] == empties[{len(strings)}]:",
+        f"    {' = '.join(strings)} = ''",
+        f"    at += {size}",
+        "else:",
+        *(f"    {line}" for line in (otherwise or _read_members(strings, [], read))),
+    ]
 
 
 def _foreign(cls: Any, data: bytes) -> tuple[Any, ...]:

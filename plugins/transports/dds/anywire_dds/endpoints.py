@@ -24,7 +24,7 @@ from anywire.transport import Plane
 from anywire_dds import older_binding, qos, shared_memory, types, user_data
 from anywire_dds.addresses import AddressWatch
 from anywire_dds.busy_poll import BusyPoll
-from anywire_dds.cdr import Codec, codec
+from anywire_dds.cdr import NOTHING_USUAL, Codec, Usual, codec
 from anywire_dds.config import DdsConfig, datagram_bytes, stays_here
 from anywire_dds.contract import TopicName
 from anywire_dds.domain import acquire, release
@@ -94,8 +94,16 @@ class Samples(list[Any]):
 
 
 _BATCHING: frozenset[TopicName] = frozenset(("request", "control", "response", "stream"))
-_RARE: dict[TopicName, str] = {"request": "tenant"}
-CODECS: dict[TopicName, Codec] = {name: codec(cls, _RARE.get(name, "")) for name, cls in _TYPES["agent"].items()}
+_IDS = ("hub_id", "task_id")
+_RESPONSE = Usual(_IDS, ("hub_id", "finish_reason"), ("extra", "finish_reason", "error", "more"))
+_USUAL: dict[TopicName, Usual] = {
+    "request": Usual((*_IDS, "kind", "model"), ("hub_id", "kind", "model"), ("resume", "trace"), "tenant"),
+    "response": _RESPONSE,
+    "stream": _RESPONSE,
+}
+CODECS: dict[TopicName, Codec] = {
+    name: codec(cls, _USUAL.get(name, NOTHING_USUAL)) for name, cls in _TYPES["agent"].items()
+}
 """The same on both planes: their types differ in nothing but their names."""
 
 _INFINITE: int = duration(infinite=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import aiohappyeyeballs
 
+from anywire.known_head import KnownHead
 from anywire_engine_openai.http.addresses import Addresses, Origin, Target, read_target
 from anywire_engine_openai.http.answer import Answer
 from anywire_engine_openai.http.codings import decoders
@@ -64,6 +65,7 @@ class Client:
         self._asked: dict[str, _Asked] = {}
         self._addresses = Addresses()
         self._cookies: Cookies | None = None
+        self.known = KnownHead[Head]()
         self._is_closed = False
 
     async def send(

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, cast
 
 import httptools
 
+from anywire.known_head import MOST_BYTES, KnownHead
 from anywire_engine_openai.http.faults import Closed, Fault, NoHttp, Silence
 
 MAX_FIELDS = 128
@@ -25,6 +26,8 @@ TAIL = 1.0
 _WANTED = {
     name.encode(): name for name in ("content-type", "content-encoding", "location", "retry-after", "retry-after-ms")
 }
+OK = 200
+_EMPTY_LINE = b"\r\n\r\n"
 _NO_BODY = (204, 304)
 _INTERIM_WITHOUT_BODY = (100, 102, 103)
 """Those of which the parser knows it."""
@@ -39,7 +42,10 @@ class Head(NamedTuple):
 
 
 class Owner(Protocol):
-    """Whose connection it is."""
+    """Whose connection it is. ``known`` is the head of an answer that came whole."""
+
+    @property
+    def known(self) -> KnownHead[Head]: ...
 
     def keep(self, connection: Connection) -> None:
         """It may be given another request."""
@@ -146,7 +152,10 @@ class Connection(asyncio.Protocol):
         if not self._asked:
             self._end(NoHttp("the server said something unasked"))
             return
-        self._heard = True
+        is_first, self._heard = not self._heard, True
+        if is_first and self._is_known(data):
+            self._tell()
+            return
         self._is_news = False
         had = len(self._pieces)
         try:
@@ -156,6 +165,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._end(NoHttp(f"its answer is no HTTP: {error}"))
             return
+        if is_first and self._complete:
+            self._remember(data)
         if len(self._pieces) > had:
             self._note_body(len(data))
         if self._is_news:
@@ -231,6 +242,25 @@ class Connection(asyncio.Protocol):
             self._complete = self._is_news = True
 
     # Inside
+
+    def _is_known(self, data: bytes) -> bool:
+        """Take ``data`` if it is a whole answer whose head need not be read: the parser sees nothing of it."""
+        end = data.find(_EMPTY_LINE, 0, MOST_BYTES) + len(_EMPTY_LINE)
+        known = self._owner.known
+        if known.length_of(data[:end]) != len(data) - end:
+            return False
+        self._head, self._keeps, self._complete = known.read, True, True
+        if len(data) > end:
+            self._pieces.append(data[end:])
+        return True
+
+    def _remember(self, data: bytes) -> None:
+        """Remember the head of an answer that has come whole, if the next one with it may be taken as it is."""
+        head, end = self._head, data.find(_EMPTY_LINE) + len(_EMPTY_LINE)
+        if head is None or head.status != OK or head.cookies or not self._keeps:
+            return
+        if self._has_length and not self._transfer_coding:
+            self._owner.known.remember(data[:end], len(data) - end, head)
 
     def _note_body(self, size: int) -> None:
         """Some of the body has come, with ``size`` bytes at most."""

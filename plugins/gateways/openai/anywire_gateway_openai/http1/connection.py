@@ -14,10 +14,11 @@ from aiohttp import StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.tcp_helpers import tcp_keepalive
 
+from anywire.known_head import KnownHead
 from anywire.listening.connection_proof import ConnectionProof, proof_of
 from anywire_gateway_openai.caller import LastKey
 from anywire_gateway_openai.errors import as_anywire, error_response
-from anywire_gateway_openai.http1.head import MAX_HEAD_BYTES, HeadReader
+from anywire_gateway_openai.http1.head import MAX_HEAD_BYTES, Head, HeadReader, with_length
 from anywire_gateway_openai.http1.request import ServedRequest
 from anywire_gateway_openai.http1.whole_body import WholeBody
 from anywire_gateway_openai.request_ids import HEADER, request_id
@@ -61,7 +62,9 @@ class Connection(BaseProtocol):
         "_context",
         "_head",
         "_idle_until",
+        "_is_known",
         "_is_last",
+        "_known",
         "_missing",
         "_owner",
         "_peer",
@@ -76,10 +79,12 @@ class Connection(BaseProtocol):
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._owner, self._reader = owner, HeadReader()
+        self._owner, self._reader, self._known = owner, HeadReader(), KnownHead[Head]()
         self._head = b""
         """What has come of a head that is not complete."""
         self._request: ServedRequest | None = None
+        self._is_known = False
+        """Whether its head was known, so that the parser has seen nothing of it."""
         self._missing = 0
         """Bytes that are still to come of its body."""
         self.task: asyncio.Task[None] | None = None
@@ -165,17 +170,26 @@ class Connection(BaseProtocol):
             else:
                 self._head = begun
             return
+        raw = data[at:end]
         head = None
-        if end - at <= MAX_HEAD_BYTES and self._reader.read(data[seen:end]):
-            head = self._reader.head(data.count(b"\n", at, end))
-        if head is None:
-            self._hand_over(data[at:] if at else data)
-            return
+        length = self._known.length_of(raw) if seen == at else None
+        self._is_known = length is not None
+        if length is not None:
+            assert self._known.read is not None
+            head = with_length(self._known.read, length)
+        else:
+            if end - at <= MAX_HEAD_BYTES and self._reader.read(data[seen:end]):
+                head = self._reader.head(raw.count(b"\n"))
+            if head is None:
+                self._hand_over(data[at:] if at else data)
+                return
+            if head.keep_alive:
+                self._known.remember(raw, head.body_bytes, head)
         self._head = b""
         until = end + head.body_bytes
         come = data[end:until]
         self._missing = head.body_bytes - len(come)
-        if come:
+        if come and not self._is_known:
             self._reader.pass_over(come)
         body: WholeBody | StreamReader
         if self._missing:
@@ -194,7 +208,8 @@ class Connection(BaseProtocol):
         """Take what comes while a request is answered: the rest of its body, and what is ahead."""
         if self._missing:
             piece = data[: self._missing]
-            self._reader.pass_over(piece)
+            if not self._is_known:
+                self._reader.pass_over(piece)
             self._missing -= len(piece)
             assert self._request is not None
             body = self._request.content

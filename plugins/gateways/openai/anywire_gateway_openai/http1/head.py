@@ -41,6 +41,15 @@ class Head(NamedTuple):
     body_bytes: int
 
 
+def with_length(head: Head, length: int) -> Head:
+    """The same head before a body of this length."""
+    if length == head.body_bytes:
+        return head
+    headers = CIMultiDict(head.headers)
+    headers[_CONTENT_LENGTH] = str(length)
+    return head._replace(headers=CIMultiDictProxy(headers), body_bytes=length)
+
+
 class HeadReader:
     """Reads the heads of one connection, one after another: `read` until the empty line, then `head`, then `pass_over`
     the body. Close it."""

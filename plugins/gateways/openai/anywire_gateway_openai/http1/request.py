@@ -51,6 +51,9 @@ class ServedRequest(web.BaseRequest):
 
     # As of a dict: an abstract mapping's own raise and catch an error for what is not there.
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._state[key] = value
+
     def get(self, key: Any, default: Any = None) -> Any:
         return self._state.get(key, default)
 

@@ -1,0 +1,119 @@
+"""The design of an experiment as tables: places in a block, interactions, lateness of the load, steadiness."""
+
+from __future__ import annotations
+
+from anywire_experiment.analysis.results import ArmFigures, Results
+from anywire_experiment.analysis.steadiness import BY_CHANCE, FEWEST_FOR_STEP, FIRST, LAST
+from anywire_experiment.analysis.wording import meaning_of, percent
+from anywire_experiment.report.numbers import NONE, number, p_value, percent_change
+from anywire_experiment.report.tables import Table
+
+
+def of_workload(results: Results, workload: str, arms: list[ArmFigures]) -> list[Table]:
+    return [places(results, workload), interactions(results, workload), lateness(results, arms), steadiness(arms)]
+
+
+def places(results: Results, workload: str) -> Table:
+    """What the place in a block did to each metric."""
+    design = results.design
+    found = [each for each in design.places if each.workload == workload] if design is not None else []
+    count = max((len(each.effects.effects) for each in found if each.effects is not None), default=0)
+    rows = []
+    for each in found:
+        title = meaning_of(each.metric).title
+        if each.effects is None:
+            rows.append([title, *[NONE] * count, NONE, NONE, each.reason])
+            continue
+        told = [percent_change(effect) for effect in each.effects.effects]
+        carried = each.effects.p_carry_over
+        p = [p_value(each.effects.p), NONE if carried is None else p_value(carried)]
+        rows.append([title, *told, *[NONE] * (count - len(told)), *p, "taken out" if each.removed else "not shown"])
+    note = f" In this run {design.told}." if design is not None else ""
+    return Table(
+        "Place in a block",
+        ["Metric", *(f"Place {at}" for at in range(1, count + 1)), "p", "p of what ran before", "Effect"],
+        rows if count else [],
+        "Geometric mean at a place by that at the others, less 1, over all arms; block, arm and place are taken for "
+        "independent of each other. An effect with p of 0.05 or less is taken out of the values before arms are "
+        "compared. What ran before: whether the arm that ran directly before makes a difference beside the place; "
+        f"with two arms that cannot be told.{note}",
+        frozenset({count + 3}),
+    )
+
+
+def interactions(results: Results, workload: str) -> Table:
+    found = [each for each in results.interactions if each.workload == workload]
+    return Table(
+        "Interactions",
+        ["Ratio of", "Metric", "Factor", "Levels", "Times as large", "p adjusted", "The ratio"],
+        [
+            [
+                f"{each.candidate} to {each.baseline}{_beside(each.others)}",
+                meaning_of(each.metric).title,
+                each.factor,
+                f"{each.levels[1]} by {each.levels[0]}",
+                NONE if each.comparison is None else percent_change(each.comparison.ratio),
+                NONE if each.comparison is None else p_value(each.comparison.adjusted_different),
+                each.reason or _told(each.outcome),
+            ]
+            for each in found
+        ],
+        "Whether two levels compare alike at two levels of another factor: the ratio at the second by the ratio at the "
+        f"first, less 1, with its interval. Same: within {100 * results.margin:g} %. Adjusted for all interactions of "
+        "this experiment (Holm).",
+        frozenset({1, 2, 3, 6}),
+    )
+
+
+def _beside(others: dict[str, str]) -> str:
+    return "".join(f", {factor} {level}" for factor, level in others.items())
+
+
+def _told(outcome: str) -> str:
+    return {"same": "is the same", "differs": "differs"}.get(outcome, outcome)
+
+
+def lateness(results: Results, arms: list[ArmFigures]) -> Table:
+    return Table(
+        "Load generator",
+        ["Arm", "Late, p50", "Late, p99", "Late, most", f"Share of {results.statistic} latency", "Cores used"],
+        [
+            [
+                each.arm,
+                f"{number(found.p50_ms)} ms",
+                f"{number(found.p99_ms)} ms",
+                f"{number(found.max_ms)} ms",
+                NONE if found.share is None else percent(found.share),
+                NONE if found.cores is None else number(found.cores, 2),
+            ]
+            for each in arms
+            if (found := each.lateness) is not None
+        ],
+        "How late requests were sent, after the moment each was meant for; a new connection is in it. Latency and time "
+        "to first token count from that moment, so the share of them that is lateness is the generator's and not the "
+        "arm's. Medians over the blocks, the most of all. Cores used: processor time of the generator by the "
+        "time that passed; near to 1 core the generator itself is what is measured.",
+    )
+
+
+def steadiness(arms: list[ArmFigures]) -> Table:
+    return Table(
+        "Steady while measured",
+        ["Arm", "Blocks with a step", "First fifth by last half", "p adjusted", "Steady"],
+        [
+            [
+                each.arm,
+                f"{found.stepped} of {found.blocks}" if found.blocks else NONE,
+                NONE if found.start is None else percent_change(found.start),
+                p_value(found.p_adjusted),
+                "no" if found.shown else "no change shown",
+            ]
+            for each in arms
+            if (found := each.steady) is not None
+        ],
+        f"A step: the latency of a block changes its level by more than chance; {100 * BY_CHANCE:g} % of steady blocks "
+        f"seem to, and blocks of fewer than {FEWEST_FOR_STEP} answers are not looked at. First {100 * FIRST:g} % of "
+        f"each block by its last {100 * LAST:g} %, less 1, over the blocks: it is above 0 where the warm-up was too "
+        "short. Adjusted for all arms and workloads (Holm).",
+        frozenset({4}),
+    )

@@ -1,0 +1,29 @@
+"""A record read with its figures, after it was checked: where every use of one outside of its own folder begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from anywire_experiment import outcome
+from anywire_experiment.analysis.analyse import analysed
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.results import Results
+from anywire_experiment.record.manifest import FORMAT, MANIFEST, RESULTS, read_manifest
+
+
+@contextmanager
+def verified(path: Path) -> Iterator[tuple[RawData, Results]]:
+    """What was measured, and what it comes to, of the record at ``path``, a folder or a published file. Raises
+    `RecordError` for a record that is not what was sealed, and for none. Of one that was never sealed, is published, or
+    is of another format, the figures are computed anew."""
+    with outcome.checked(path) as folder:
+        raw = RawData(folder)
+        if (folder / RESULTS).exists() and (folder / MANIFEST).exists() and read_manifest(folder).format == FORMAT:
+            # The check has found these figures to follow from the raw data.
+            yield raw, msgspec.json.decode((folder / RESULTS).read_bytes(), type=Results)
+        else:
+            yield raw, analysed(raw)
