@@ -6,6 +6,7 @@ import math
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.long_form import examples
 
-from anywire_experiment.record.columns import packed, unpacked
+from anywire_experiment.record.columns import Form, packed, unpacked
 from anywire_experiment.record.content import UnknownType, table_hash
 from anywire_experiment.record.precision import PIECE_UNIT_NS, UNIT_NS, measurable
 
@@ -134,3 +135,34 @@ def test_times_are_cut_to_what_can_be_measured_and_keep_their_order() -> None:
             assert apart.max() < PIECE_UNIT_NS + UNIT_NS
         else:
             assert after["piece_ns"] == before["piece_ns"]
+
+
+CODINGS = st.tuples(
+    st.integers(-2, 2**70) | st.just(1),
+    st.sampled_from(["", "before", "done_ns", "latest done_ns", "latest x", "nothing", "client"]),
+    st.integers(-(2**70), 2**70) | st.just(0),
+)
+
+
+@settings(max_examples=examples(80), deadline=None)
+@given(tables(), st.data())
+def test_a_form_of_a_stranger_is_refused_and_does_no_harm(found: list[pa.Table], data: st.DataObject) -> None:
+    form, packed_bytes = packed(found)
+    tree = msgspec.to_builtins(form)
+    column = data.draw(st.sampled_from(tree["columns"]))
+    what = data.draw(st.sampled_from(["codings", "kind", "decimals", "nulls", "sparse", "name", "rows", "sizes"]))
+    match what:
+        case "codings":
+            column["codings"] = data.draw(st.lists(CODINGS.map(list), max_size=3))
+        case "kind":
+            column["kind"] = data.draw(st.sampled_from(["int64", "int32", "string", "bool", "double", "times", "other"]))
+        case "decimals":
+            column["decimals"] = data.draw(st.integers(-3, 12))
+        case "nulls" | "sparse":
+            column[what] = not column.get(what, False)
+        case "name":
+            column["name"] = data.draw(st.sampled_from(["done_ns", "client", "other"]))
+        case _:
+            tree[what] = data.draw(st.lists(st.integers(-1, 2**62) | st.integers(0, 9), max_size=4))
+    with suppress(ValueError, OverflowError, pa.ArrowException, msgspec.MsgspecError):
+        unpacked(msgspec.convert(tree, Form), packed_bytes, MANY)

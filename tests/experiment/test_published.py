@@ -15,6 +15,8 @@ import pytest
 from tests.experiment.fabricated import Truth, fabricate, plan_of
 
 from anywire_experiment import outcome, report
+from anywire_experiment.exports.export import export
+from anywire_experiment.frames import load
 from anywire_experiment.record import compact, figures
 from anywire_experiment.record.compact import MAGIC, opened, publish, restore
 from anywire_experiment.record.manifest import DERIVED, MANIFEST, differences, seal
@@ -242,3 +244,47 @@ def test_rows_written_anew_by_another_library_are_the_same_rows(record: Path, tm
     assert path.read_bytes() != before
     assert differences(copy) == []
     assert outcome.faults(copy) == []
+
+
+def test_one_that_was_unpacked_by_other_versions_is_no_other_record(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its page is drawn otherwise there, which is told; and a page that nobody draws so is still named."""
+    made = report.texts
+
+    def drawn_here(folder: Path) -> dict[str, str]:
+        return {name: text + "<!-- here -->" * (name == "report.html") for name, text in made(folder).items()}
+
+    monkeypatch.setattr(outcome, "texts", drawn_here)
+    monkeypatch.setattr(report, "texts", drawn_here)
+    monkeypatch.setattr(outcome, "libraries", lambda: figures.libraries() | {"matplotlib": "0.1"})
+    folder = tmp_path / "unpacked"
+    assert outcome.unpacked(published, folder) == ["report.html: changed since it was sealed"]
+    found = outcome.verified(folder)
+    assert found.faults == []
+    assert "report.html made here are not so byte for byte" in found.notes[0]
+    outcome.check(folder)
+    (folder / "report.html").write_text("all is well")
+    assert outcome.faults(folder) == ["report.html: changed since it was sealed"]
+    with pytest.raises(RecordError, match=r"report\.html: changed since it was sealed"):
+        outcome.check(folder)
+
+
+def test_its_tables_and_what_is_exported_are_those_of_the_folder(
+    record: Path, published: Path, tmp_path: Path
+) -> None:
+    for path, out in ((record, tmp_path / "a"), (published, tmp_path / "b")):
+        export(path, out, ["parquet"])
+    names = sorted(each.relative_to(tmp_path / "a") for each in (tmp_path / "a").rglob("*") if each.is_file())
+    assert names
+    assert all((tmp_path / "a" / each).read_bytes() == (tmp_path / "b" / each).read_bytes() for each in names)
+    assert load(published).requests.equals(load(record).requests)
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "a\nb", "\udcff"])
+def test_a_name_that_would_write_to_a_terminal_is_shown_as_text(record: Path, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(record, tmp_path / "copy")
+    (copy / name).write_text("")
+    (said,) = differences(copy)
+    assert said == f"{ascii(name)}: not in the manifest"
+    assert said.isprintable()

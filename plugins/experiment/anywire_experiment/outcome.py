@@ -17,7 +17,16 @@ from anywire_experiment.record import signature, timestamp
 from anywire_experiment.record.compact import opened, publish, restore
 from anywire_experiment.record.figures import hash_of_figures, libraries
 from anywire_experiment.record.folder import Record
-from anywire_experiment.record.manifest import DERIVED, FORMAT, MANIFEST, RESULTS, Manifest, differences, read_manifest
+from anywire_experiment.record.manifest import (
+    CHANGED,
+    DERIVED,
+    FORMAT,
+    MANIFEST,
+    RESULTS,
+    Manifest,
+    differences,
+    read_manifest,
+)
 from anywire_experiment.record.storage import RecordError, writing
 from anywire_experiment.report import results_text, side_by_side, texts, write
 
@@ -46,7 +55,7 @@ def verified(path: Path, author: str = "", authority: Path | None = None) -> Ver
 def _verified(
     folder: Path, is_published: bool, author: str = "", authority: Path | None = None, drawn: bool = True
 ) -> Verified:
-    """Without ``drawn``, only the figures are made anew, and not the report of them."""
+    """Without ``drawn``, only the figures are made anew, and not the report of them, unless that was changed."""
     said = _changed(folder, is_published)
     said += signature.faults_of_signature(folder, author)
     wrong, told = timestamp.checked(folder, authority)
@@ -60,8 +69,20 @@ def _verified(
     if any(not each.startswith((*DERIVED, *signature.FILES)) for each in said):
         said.append("the figures were not computed again, for the raw data are not what was sealed")
         return Verified(said, notes)
-    anew = _figures(folder, manifest, texts(folder) if drawn else {RESULTS: results_text(folder)})
-    return Verified(said + anew.faults, notes + anew.notes)
+    drawn = drawn or any(each.startswith(DERIVED) for each in said)
+    made = texts(folder) if drawn else {RESULTS: results_text(folder)}
+    anew = _figures(folder, manifest, made)
+    # Who unpacks a published record with other versions has another report than its author had, and no wrong one.
+    written_anew = {f"{name}: {CHANGED}" for name, text in made.items() if _is_content(folder / name, text)}
+    kept = [each for each in said if not anew.notes or each not in written_anew]
+    return Verified(kept + anew.faults, notes + anew.notes)
+
+
+def _is_content(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 def faults(path: Path) -> list[str]:

@@ -37,17 +37,13 @@ def chosen(said: Sequence[str]) -> list[Format]:
     return [each for each in FORMATS if each in names] or list(FORMATS)
 
 
-def export(record: Path, out: Path, formats: Collection[Format] = FORMATS) -> list[Path]:
-    """Write a record, a folder or a published file, into ``out``, which is new or empty, and return the files written.
+def export(folder: Path, out: Path, formats: Collection[Format] = FORMATS) -> list[Path]:
+    """Write a record, a folder or a published file, into ``out``, which is new or empty. Returns the files written.
     The same record gives the same bytes, with the same versions of the libraries.
 
     Raises `RecordError` for a record that is not what was sealed, for none, and where ``out`` cannot be written.
     """
-    with verified(record) as (raw, results):
-        return _written(raw, results, out, formats)
-
-
-def _written(raw: RawData, results: Results, out: Path, formats: Collection[Format]) -> list[Path]:
+    raw, results = verified(folder)
     written: dict[Path, str] = {}
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):

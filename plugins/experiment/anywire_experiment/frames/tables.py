@@ -79,8 +79,7 @@ class Tables(NamedTuple):
 def load(record: str | Path) -> Tables:
     """The tables of a record, a folder or a published file. It is verified first; one that was never sealed, or has
     another format, is taken as it is. Raises `RecordError` for a record that is not what was sealed, and for none."""
-    with verified(Path(record)) as (raw, results):
-        return tables_of(raw, results)
+    return tables_of(*verified(Path(record)))
 
 
 def tables_of(raw: RawData, results: Results) -> Tables:

@@ -78,13 +78,16 @@ def unpacked(form: Form, data: bytes, most_bytes: int) -> list[pa.Table]:
     when unpacked."""
     if any(each < 0 for each in (*form.rows, *form.sizes)) or sum(form.sizes) != len(data):
         raise ValueError("the streams of its tables are not as long as they are said to be")
-    if sum(form.rows) * len(form.columns) * 8 > most_bytes:
+    if sum(form.rows) * max(1, len(form.columns)) * 8 > most_bytes:
         raise ValueError(f"its tables have more than {most_bytes} bytes")
     if any(coding.unit < 1 for each in form.columns for coding in each.codings):
         raise ValueError("a unit of its tables is none")
     reading = _Reading(form.rows, _streams(form.sizes, data, most_bytes), most_bytes)
     by_name = {each.name: each for each in form.columns}
-    arrays = {name: reading.column(by_name[name]) for name in _ordered([each.name for each in form.columns])}
+    try:
+        arrays = {name: reading.column(by_name[name]) for name in _ordered([each.name for each in form.columns])}
+    except (StopIteration, LookupError) as error:
+        raise ValueError(f"its tables lack what their form speaks of: {error!r}") from error
     whole = pa.table({each.name: arrays[each.name] for each in form.columns})
     ends = np.cumsum([0, *form.rows]).tolist()
     return [whole.slice(start, end - start) for start, end in pairwise(ends)]

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from anywire_experiment.record.columns import Form, packed, unpacked
 from anywire_experiment.record.content import read_table, table_hash
 from anywire_experiment.record.manifest import (
+    CHANGED,
     DERIVED,
     FORMAT,
     MANIFEST,
@@ -115,6 +116,8 @@ def restore(file: Path, folder: Path) -> None:
     """Write the record in ``file``, without what is computed from it, into an empty ``folder``. Raises `RecordError`
     for a file that is no such record, or was changed: then it names what was."""
     try:
+        if file.stat().st_size > MOST_BYTES:
+            raise RecordError(f"{file} is no published record: it has more than {MOST_BYTES} bytes")
         content = file.read_bytes()
     except OSError as error:
         raise RecordError(f"{file} cannot be read: {error.strerror}") from error
@@ -202,10 +205,12 @@ def _read(content: bytes) -> tuple[Head, dict[str, bytes], dict[str, pa.Table]]:
     if len(files) != length or any(not 0 <= number < len(contents) for number in head.files.values()):
         raise ValueError("its files are not as long as they are said to be")
     tables: dict[str, pa.Table] = {}
+    left = MOST_BYTES
     for each in head.tables:
         if len({*each.names}) != len(each.form.rows) or len(each.checks) != len(each.names):
             raise ValueError("its tables are not as many as they are said to be")
-        rows = unpacked(each.form, content[end : end + each.size], MOST_BYTES)
+        rows = unpacked(each.form, content[end : end + each.size], left)
+        left -= sum(table.nbytes for table in rows)
         tables |= dict(zip(each.names, rows, strict=True))
         end += each.size
     if end != len(content):
@@ -240,7 +245,7 @@ def _changed(head: Head, entries: dict[str, FileEntry]) -> list[str]:
     checks = {name: head.checks[number] for name, number in head.files.items()}
     checks |= {name: check for each in head.tables for name, check in zip(each.names, each.checks, strict=True)}
     return sorted(
-        f"{name}: changed since it was sealed"
+        f"{name}: {CHANGED}"
         for name, entry in entries.items()
         if entry.sha256[:_CHECK] != checks[name]
     )

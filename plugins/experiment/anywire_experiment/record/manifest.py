@@ -26,6 +26,7 @@ RESULTS = "results.json"
 DERIVED = (RESULTS, "report.html", "report.md", "results.csv", "results.tex")
 """What is computed from the rest, and may be written anew."""
 
+CHANGED = "changed since it was sealed"
 _NO_FILE = "is no plain file, and a record holds nothing else"
 
 
@@ -81,14 +82,14 @@ def differences(record: Path) -> list[str]:
     """What is not as it was when the record was sealed, a sentence each. Raises `RecordError` when it never was."""
     manifest = read_manifest(record)
     found = dict(_entries(record))
-    said = [f"{name}: missing" for name in manifest.files if name not in found]
+    said = [f"{_shown(name)}: missing" for name in manifest.files if name not in found]
     for name, path in found.items():
         if not _is_plain(path):
-            said.append(f"{name}: {_NO_FILE}")
+            said.append(f"{_shown(name)}: {_NO_FILE}")
         elif name not in manifest.files:
-            said.append(f"{name}: not in the manifest")
+            said.append(f"{_shown(name)}: not in the manifest")
         elif not _agrees(path, manifest.files[name]):
-            said.append(f"{name}: changed since it was sealed")
+            said.append(f"{_shown(name)}: {CHANGED}")
     return sorted(said)
 
 
@@ -154,3 +155,8 @@ def _is_plain(path: Path) -> bool:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
         return False
+
+
+def _shown(name: str) -> str:
+    """The name of a stranger's file, as a terminal can show it."""
+    return name if name.isprintable() else ascii(name)

@@ -95,6 +95,7 @@ def read_signature(record: Path) -> Signature | None:
             raise ValueError("it is no plain file")
         with path.open("rb") as file:
             found = msgspec.json.decode(file.read(_LONGEST), type=Signature)
+        datetime.fromisoformat(found.signed)
         if len(from_text(found.public_key) or b"") != 32:
             raise ValueError("its public key is none")
         return found
