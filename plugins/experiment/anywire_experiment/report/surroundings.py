@@ -152,7 +152,7 @@ def _shares(title: str, shares: Mapping[str, float]) -> Iterator[str]:
 
 def commands(record: RawData) -> str:
     return (
-        "anywire experiment verify RECORD        # every file as sealed, every figure from the raw data\n"
+        "anywire experiment verify RECORD        # all files as sealed, all figures from the raw data; who signed it\n"
         "anywire experiment report RECORD        # this page once more, from the raw data\n"
         "anywire experiment reproduce RECORD     # the same plan here and now, both side by side\n"
         f"anywire experiment run plan.yaml        # the plan below; {record.expected} cells, seed {record.plan.seed}"
