@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from anywire_experiment.analysis.outside import left_out
+from anywire_experiment.analysis.family import too_large
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import moments
 from anywire_experiment.record.cells import Cell
@@ -36,6 +37,7 @@ def cautions_of(record: RawData) -> list[str]:
         *_of_cells(record.cells, record.expected),
         *_of_sessions(sessions_of(record.folder)),
         *_of_blocks(record),
+        *too_large(record.plan),
         *_of_bursts(record),
         *record.plan.repeated_traces(),
         *left_out(sessions_of(record.folder)),
