@@ -289,6 +289,7 @@ def test_tools_and_people_take_their_own_time() -> None:
         ({"sizes": {"prompt": 0}}, "it must be 1 or more"),
         ({"sizes": {"prompt": 3, "file": "x.csv"}}, "give either a file"),
         ({"cancel": {"share": 0.5}}, "give either `after`"),
+        ({"sizes": {"prompt": {"kind": "lognormal", "mean": 1, "spread": 1e300}}}, "more than 1000 times the mean"),
         ({"cancel": {"share": 0.5, "after": 1, "after_tokens": 3}}, "give either `after`"),
         ({"cancel": {"share": 0.5, "after_tokens": 3}}, "only a stream comes in pieces"),
         ({"cancel": {"share": 0, "after": 3}}, "greater than 0"),

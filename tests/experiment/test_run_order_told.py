@@ -14,6 +14,7 @@ from tests.experiment.fabricated import fabricate, plan_of
 from anywire_experiment import report
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.family import family_size, too_large
+from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
 from anywire_experiment.plan import Plan
 from anywire_experiment.statistics import Outcome
@@ -83,17 +84,18 @@ def test_an_ordinary_run_says_nothing_of_its_order(tmp_path: Path) -> None:
         ({}, 1),
         ({"factors": {"transport": ["a", "b", "c"], "agents": [1, 2]}}, 4),
         ({"metrics": ["latency", "wait", "failures"]}, 2),
-        ({"workloads": {"one": {"requests": 20}, "two": {"requests": 20, "stream": True}}}, 5),
+        ({"workloads": {"one": {"requests": 10}, "two": {"requests": 10, "stream": True}}}, 5),
     ],
 )
-def test_the_family_of_a_plan_is_counted_beforehand(members: dict[str, object], size: int) -> None:
-    assert family_size(Plan.model_validate(plan_of(**members))) == size
+def test_the_family_is_counted(tmp_path: Path, members: dict[str, object], size: int) -> None:
+    fabricate(tmp_path, plan_of(**members, blocks=1))
+    assert family_size(RawData(tmp_path)) == size
 
 
 def test_a_family_too_large_for_the_blocks_is_told() -> None:
-    workloads = {f"w{at}": {"requests": 20} for at in range(300)}
-    tree = plan_of(workloads=workloads, factors={"transport": ["a", "b", "c", "d", "e", "f", "g"]})
-    (said,) = too_large(Plan.model_validate(tree))
+    plan = Plan.model_validate(plan_of())
+    (said,) = too_large(plan, 1800)
     assert said.startswith("the plan has 16 blocks for 1800 comparisons: fewer than 17 show no difference")
-    assert list(too_large(Plan.model_validate(tree | {"blocks": 17}))) == []
-    assert list(too_large(Plan.model_validate(plan_of()))) == []
+    assert list(too_large(plan, 1638)) == []
+    assert list(too_large(plan.model_copy(update={"blocks": 17}), 1800)) == []
+    assert list(too_large(plan.model_copy(update={"blocks": 4}), 1800)) == []

@@ -1,30 +1,29 @@
-"""How many comparisons a plan judges together, and whether its blocks are enough for so many."""
+"""How many comparisons are judged together, and whether the blocks are enough for so many."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
-from anywire_experiment.analysis.metrics import default_metrics, measurable
+from anywire_experiment.analysis.comparisons import pairs
+from anywire_experiment.analysis.metrics import JUDGED_SHARES, SHARES
+from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.plan import Plan
 from anywire_experiment.statistics import FEWEST_BLOCKS, fewest_blocks
 
 
-def family_size(plan: Plan) -> int:
-    """Comparisons of the plan that are judged; shares of failed requests are told beside them."""
-    if not plan.factors:
-        return 0
-    pairs = math.prod(len(levels) - (factor == plan.compared) for factor, levels in plan.factors.items())
-    wanted = (
-        tuple(each for each in plan.metrics if measurable(each, workload)) or default_metrics(workload)
-        for workload in plan.workloads.values()
+def family_size(record: RawData) -> int:
+    """Comparisons of a record's plan that are judged; shares of failed requests are told beside them."""
+    return sum(
+        record.can_have(metric, baseline) and record.can_have(metric, candidate)
+        for baseline, candidate in pairs(record)
+        for workload in record.plan.workloads
+        for metric in record.metrics(workload)
+        if metric not in SHARES or metric in JUDGED_SHARES
     )
-    return pairs * sum(metric != "failures" for metrics in wanted for metric in metrics)
 
 
-def too_large(plan: Plan) -> Iterator[str]:
-    """A sentence, where so many comparisons can show no difference with so few blocks, whatever is measured."""
-    family = family_size(plan)
+def too_large(plan: Plan, family: int) -> Iterator[str]:
+    """A sentence, where so many comparisons can show no difference with the plan's blocks, whatever is measured."""
     least = fewest_blocks(max(family, 1), 1.0 - plan.confidence)
     if FEWEST_BLOCKS <= plan.blocks < least:
         yield (
