@@ -37,7 +37,8 @@ def design_of(record: RawData) -> DesignFigures | None:
         [each.arm for each in sorted(whole, key=lambda cell: cell.order) if each.block == block]
         for block in sorted({each.block for each in whole})
     ]
-    balance = balance_of(orders, record.arms)
+    present = {arm for order in orders for arm in order}
+    balance = balance_of(orders, [arm for arm in record.arms if arm in present])
     places = [
         _place(record, workload, metric).figures
         for workload in record.plan.workloads
@@ -111,13 +112,17 @@ def _found(record: RawData, workload: str, metric: Metric) -> _Place:
         return unknown("fewer than two arms have it")
     if min(known.values()) <= 0.0:
         return unknown("a block's value is 0, so there is no ratio")
-    places = [order[each] for each in known]
-    layout = Layout(
-        [block for _, block in known],
-        [arms[arm] for arm, _ in known],
-        places,
-        [arms.get(at.get((block, order[arm, block] - 1), ""), -1) for arm, block in known],
-    )
+    key = ("layout", *(f"{arm} {block}" for arm, block in known))
+    if key not in record.computed:
+        # Metrics mostly have the same cells, and with many arms it takes seconds.
+        record.computed[key] = Layout(
+            [block for _, block in known],
+            [arms[arm] for arm, _ in known],
+            [order[each] for each in known],
+            [arms.get(at.get((block, order[arm, block] - 1), ""), -1) for arm, block in known],
+        )
+    layout = record.computed[key]
+    assert isinstance(layout, Layout)
     if not layout.is_estimable:
         return unknown("the places cannot be told apart from arms and blocks")
     if layout.degrees < FEWEST_DEGREES:
