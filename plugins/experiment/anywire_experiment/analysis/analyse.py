@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from anywire_experiment.analysis import lateness, steadiness
+from anywire_experiment.analysis import lateness, places, steadiness
 from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable, values
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
@@ -58,6 +58,7 @@ def analyse(folder: Path) -> Results:
 def analysed(record: RawData) -> Results:
     plan = record.plan
     judged = comparisons(record)
+    design = design_of(record)
     figures = judged_together([_arm(record, arm, workload) for workload in plan.workloads for arm in record.arms])
     return Results(
         format=FORMAT,
@@ -72,14 +73,14 @@ def analysed(record: RawData) -> Results:
         arms=record.arms,
         workloads=list(plan.workloads),
         headline=headline(judged, record.arms, plan.compared, plan.base_level, record.levels),
-        cautions=[*cautions_of(record), *lateness.told(figures), *steadiness.told(figures)],
+        cautions=[*cautions_of(record), *places.told(design), *lateness.told(figures), *steadiness.told(figures)],
         cells=[_cell(each) for each in record.cells],
         figures=figures,
         comparisons=judged,
         same_answers=_same_answers_of(record),
         paired_answers=_paired_answers(record),
         objective=plan.objective.told() if plan.objective is not None else "",
-        design=design_of(record),
+        design=design,
         interactions=interactions(record),
     )
 

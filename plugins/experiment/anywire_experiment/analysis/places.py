@@ -14,6 +14,7 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import meaning_of, percent
 from anywire_experiment.balance import balance_of
 from anywire_experiment.plan import Metric
+from anywire_experiment.statistics import holm
 from anywire_experiment.statistics.place import FOUND, Layout, drawn_apart
 from anywire_experiment.statistics.samples import Estimate
 
@@ -45,6 +46,26 @@ def design_of(record: RawData) -> DesignFigures | None:
         for metric in record.metrics(workload)
     ]
     return DesignFigures(balance, balance.told(), places)
+
+
+def told(design: DesignFigures | None) -> Iterator[str]:
+    """What a reader must know, a sentence for each metric for which it matters what ran directly before, all metrics
+    and workloads judged together."""
+    places = [] if design is None else design.places
+    tested = [(each, p) for each in places if (p := _carry_over(each)) is not None]
+    if not tested:
+        return
+    for (each, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
+        if p <= FOUND:
+            yield (
+                f"under {each.workload} the {meaning_of(each.metric).title} of an arm depends on which arm ran directly "
+                f"before it (p = {p:.2g}): something is left behind, such as heat, caches or ports; the balanced "
+                "order lets it fall on all arms alike, and intervals are wider for it"
+            )
+
+
+def _carry_over(of: PlaceFigures) -> float | None:
+    return of.effects.p_carry_over if of.effects is not None else None
 
 
 def without_place(

@@ -30,8 +30,10 @@ FIRST, LAST = 0.2, 0.5
 
 
 def is_even(workload: Workload) -> bool:
-    """Whether the load is meant to be the same from the start to the end, so that latencies could be steady."""
-    return workload.fault is None and isinstance(workload.arrivals, Closed | Poisson)
+    """Whether the load is meant to be the same from the start to the end, so that latencies could be steady. Sessions
+    begin with short histories, and go on with long ones."""
+    alike = workload.fault is None and workload.conversation is None
+    return alike and isinstance(workload.arrivals, Closed | Poisson)
 
 
 def steadiness_of(record: RawData, arm: str, workload: str) -> SteadyFigures | None:
