@@ -44,6 +44,7 @@ def design_of(record: RawData) -> DesignFigures | None:
         _place(record, workload, metric).figures
         for workload in record.plan.workloads
         for metric in record.metrics(workload)
+        if metric not in MAY_BE_ZERO
     ]
     return DesignFigures(balance, balance.told(), places)
 
