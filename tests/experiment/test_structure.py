@@ -10,7 +10,7 @@ import anywire_experiment
 PACKAGE = Path(anywire_experiment.__file__).parent
 PLAN = {
     *("arms", "balance", "companions", "config_tree", "orders", "plan", "plan_files", "plan_levels", "programs"),
-    *("systems", "trace_formats", "traffic", "validation", "workload"),
+    *("saturation", "systems", "trace_formats", "traffic", "validation", "workload"),
 }
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),

@@ -54,6 +54,7 @@ Metric = Literal[
     "tokens_per_s",
     "goodput",
     "fairness",
+    "capacity",
     "notice",
     "recovery",
     "failures",
@@ -65,6 +66,7 @@ one stream. ``wait``: receipt by the orchestrator to sending to an agent, or to 
 before. These four in ms; of each block the plan's ``statistic``. ``urgent_wait``: the mean of ``wait``, of the highest
 priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines, per second of the time
 in which requests came. ``fairness``: Jain's index of the tokens of tenants that waited (`Measured.jain`).
+``capacity``: requests per second that are borne, where they are searched (`anywire_experiment.saturation`).
 ``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the registry losing the agent. ``recovery``: ms
 from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
 ``failures``: share of requests without a whole answer. ``quality``: share of exercises that were answered right, of all

@@ -38,7 +38,7 @@ from anywire_experiment.analysis.results import (
     Valued,
 )
 from anywire_experiment.analysis.steadiness import judged_together, steadiness_of
-from anywire_experiment.analysis.traffic import traffic_of
+from anywire_experiment.analysis.traffic import searches_of, traffic_of
 from anywire_experiment.analysis.wording import headline
 from anywire_experiment.arms import is_of_requests
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
@@ -139,6 +139,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         origins=dict(sorted(origins.items())),
         quality=quality_of(blocks, record.plan.confidence),
         traffic=traffic_of(record.plan, blocks),
+        search=searches_of(record, blocks, workload),
         lateness=lateness_of(record, arm, workload),
         steady=steadiness_of(record, arm, workload),
     )

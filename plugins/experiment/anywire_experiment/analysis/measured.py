@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from anywire.fairness import Served, jain_index
 from anywire.stages import STAGES
+from anywire_experiment.analysis.capacity import capacity_of
 from anywire_experiment.analysis.sample_rows import Floats, column, in_time, waits_ms
 from anywire_experiment.plan import Metric
 from anywire_experiment.record.cells import Cell, Event
+from anywire_experiment.saturation import Search
 from anywire_experiment.traffic import CANCELLED
 
 SPANS = {
@@ -66,7 +68,8 @@ class TenantRows(NamedTuple):
 class Measured:
     """The measured rows of one workload in one cell. Series are in order of the intended times, of whole answers."""
 
-    def __init__(self, cell: Cell, samples: pa.Table, workload: str) -> None:
+    def __init__(self, cell: Cell, samples: pa.Table, workload: str, search: Search | None = None) -> None:
+        self._search = search
         chosen = pc.and_(pc.equal(samples["workload"], workload), pc.equal(samples["phase"], "measured"))
         self.rows = samples.filter(chosen).sort_by([("intended_ns", "ascending"), ("index", "ascending")])
         given_up = pc.equal(self.rows["outcome"], CANCELLED)
@@ -118,6 +121,8 @@ class Measured:
             case "fairness":
                 index = self.jain()
                 return np.array([]) if index is None else np.array([index])
+            case "capacity":
+                return capacity_of(self.rows, self._search)
             case "throughput":
                 return self._rate(float(self.whole.num_rows))
             case "tokens_per_s":

@@ -29,6 +29,7 @@ MEANINGS: dict[Metric, Meaning] = {
     "fairness": Meaning("Jain's index of tenants that waited", "", True, ("fairer", "less fair")),
     "notice": Meaning("time to notice a fault", "ms", False, ("sooner", "later")),
     "recovery": Meaning("time to recover", "ms", False, ("sooner", "later")),
+    "capacity": Meaning("rate that is borne", "/s", True, ("higher", "lower")),
     "failures": Meaning("share of failed requests", "", False, ("fewer", "more")),
     "quality": Meaning("share answered right", "", True, ("right more often", "right less often")),
     "spent_tokens": Meaning("tokens per request", "", False, ("cheaper", "dearer")),
@@ -37,6 +38,8 @@ MEANINGS: dict[Metric, Meaning] = {
 
 def default_metrics(workload: Workload) -> tuple[Metric, ...]:
     """What is judged when the plan does not say."""
+    if workload.search is not None:
+        return ("capacity",)
     if workload.fault is not None:
         return ("notice", "recovery", "failures")
     if workload.exercises is not None:
@@ -48,6 +51,8 @@ def default_metrics(workload: Workload) -> tuple[Metric, ...]:
 
 def measurable(metric: Metric, workload: Workload) -> bool:
     """Whether ``workload`` can have it at all: a plan's metrics are for all of its workloads."""
+    if workload.search is not None or metric == "capacity":
+        return workload.search is not None and metric == "capacity"
     if metric in ("notice", "recovery"):
         return workload.fault is not None
     if metric == "quality":

@@ -83,6 +83,8 @@ class RawData:
         if cell.state != "completed":
             return f"the cell of {arm} failed"
         found = self._measured[block, arm][workload]
+        if metric == "capacity":
+            return f"the plan's rates do not enclose the one that {arm} bears"
         if metric == "notice":
             return f"{arm} never lost the agent" if found.fault() else f"{arm} had no fault"
         return f"{arm} has {found.whole.num_rows} whole answers with a {MEANINGS[metric].title}"
@@ -94,7 +96,9 @@ class RawData:
         self.cells.append(cell)
         if cell.state == "completed":
             samples = read_samples(folder)
-            self._measured[cell.block, cell.arm] = {name: Measured(cell, samples, name) for name in self.plan.workloads}
+            self._measured[cell.block, cell.arm] = {
+                name: Measured(cell, samples, name, search=each.search) for name, each in self.plan.workloads.items()
+            }
 
 
 def _shape(blocks: Iterable[Measured]) -> StreamShape | None:

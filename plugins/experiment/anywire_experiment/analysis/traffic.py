@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow.compute as pc
 
 from anywire_experiment.analysis.blocks import geometric
+from anywire_experiment.analysis.capacity import search_figures
 from anywire_experiment.analysis.measured import Measured
-from anywire_experiment.analysis.results import TrafficFigures
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.results import SearchFigures, TrafficFigures
 from anywire_experiment.analysis.sample_rows import Floats, column
 from anywire_experiment.plan import Plan
+from anywire_experiment.saturation import Search
 from anywire_experiment.traffic import NOT_ASKED
 
 
@@ -38,6 +41,14 @@ def held_sessions(measured: Measured) -> Sessions:
     broken[inverse[pc.not_equal(rows["outcome"], "ok").to_numpy()]] = True
     counts = np.bincount(inverse).astype(np.float64)
     return Sessions(int(numbers.size), counts, ((end - begin) / 1e6)[~broken])
+
+
+def searches_of(record: RawData, blocks: Mapping[int, Measured], workload: str) -> SearchFigures | None:
+    """None where no rate is searched."""
+    process = record.plan.workloads[workload].arrivals
+    if not isinstance(process, Search) or not blocks:
+        return None
+    return search_figures({block: each.rows for block, each in blocks.items()}, process)
 
 
 def traffic_of(plan: Plan, blocks: Mapping[int, Measured]) -> TrafficFigures | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anywire_experiment.analysis.results import Results
-from anywire_experiment.report import design, quality, tables, traffic
+from anywire_experiment.report import design, quality, saturation, tables, traffic
 
 
 def of_workload(results: Results, workload: str) -> list[tables.Table]:
@@ -13,7 +13,13 @@ def of_workload(results: Results, workload: str) -> list[tables.Table]:
     made = [tables.compared(results, comparisons)]
     made += [quality.quality(results, arms), quality.kinds(arms), quality.paired(results, workload)]
     made += [tables.figures(results, arms), tables.percentiles(arms), tables.failures(arms)]
-    made += [traffic.table(arms), tables.served(arms), tables.faults(arms), tables.counters(arms)]
+    made += [
+        saturation.table(arms),
+        traffic.table(arms),
+        tables.served(arms),
+        tables.faults(arms),
+        tables.counters(arms),
+    ]
     made += [tables.stages(arms), tables.resources(arms), tables.wires(arms)]
     made += design.of_workload(results, workload, arms)
     return [each for each in made if each.rows]

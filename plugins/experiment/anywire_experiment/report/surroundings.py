@@ -19,6 +19,7 @@ from anywire_experiment.record.storage import RecordError
 from anywire_experiment.report import traffic
 from anywire_experiment.report.numbers import size
 from anywire_experiment.report.tables import Table
+from anywire_experiment.saturation import Search
 from anywire_experiment.workload import Bursts, Closed, Exercises, Poisson, Workload
 
 TWO = frozenset({1})
@@ -104,13 +105,20 @@ def about(workload: Workload) -> str:
             load = f"independent arrivals, {rate:g} per second"
         case Bursts(size=count, every=every):
             load = f"bursts of {count} every {every:g} s"
+        case Search(low=low, high=high, seconds=seconds, precision=precision):
+            load = (
+                f"independent arrivals in steps of {seconds:g} s, from {low:g} to at most {high:g} per second, until "
+                f"the rate that is borne is known within {percent(precision)}"
+            )
         case trace:
             load = f"replay of {trace.file.name} at {trace.speed:g} times its speed"
     ends = [
         f"{workload.requests} requests" if workload.requests else "",
         f"{workload.seconds:g} s" if workload.seconds else "",
     ]
-    until = " or ".join(each for each in ends if each) or "the trace's end"
+    until = " or ".join(each for each in ends if each)
+    if not isinstance(workload.arrivals, Search):
+        load += f", until {until or 'the end of the trace'}"
     answers = "streamed answers" if workload.stream else "whole answers"
     through = "the gateway" if workload.through == "gateway" else "the client plane"
     fault = (
@@ -119,7 +127,7 @@ def about(workload: Workload) -> str:
         else ""
     )
     return (
-        f"Load: {load}, until {until}; {answers} of {workload.max_tokens} tokens at most "
+        f"Load: {load}; {answers} of {workload.max_tokens} tokens at most "
         f"(temperature {workload.temperature:g}), through {through}.{_mixed(workload)}{fault}"
     )
 

@@ -1,0 +1,51 @@
+"""The rate that a system bears, from the rows of the steps in which it was searched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from anywire_experiment.analysis.results import SearchFigures
+from anywire_experiment.analysis.sample_rows import Floats, column
+from anywire_experiment.saturation import Bracket, Search, Step, bracket
+
+
+def steps_of(rows: pa.Table) -> list[Step]:
+    """The steps in their order; rows without a rate belong to none."""
+    rows = rows.filter(pc.is_valid(rows["offered"]))
+    offered = rows["offered"].to_numpy()
+    intended, done = column(rows, "intended_ns"), column(rows, "done_ns")
+    answered = pc.equal(rows["outcome"], "ok").to_numpy().astype(bool)
+    steps = []
+    for rate in sorted(np.unique(offered), key=lambda each: int(intended[offered == each].min())):
+        of = offered == rate
+        begin = intended[of].min()
+        steps.append(Step(float(rate), (intended[of] - begin) / 1e9, (done[of] - intended[of]) / 1e9, answered[of]))
+    return steps
+
+
+def bracket_of(rows: pa.Table, search: Search) -> Bracket:
+    """What the search of one block has come to; nothing borne and nothing tried where it has no rows."""
+    steps = steps_of(rows)
+    return bracket(search, steps) if steps else Bracket(0.0, math.inf)
+
+
+def capacity_of(rows: pa.Table, search: Search | None) -> Floats:
+    """One number, requests per second; empty where the plan's rates do not enclose it."""
+    found = bracket_of(rows, search).capacity if search is not None else None
+    return np.array([]) if found is None else np.array([found])
+
+
+def search_figures(blocks: Mapping[int, pa.Table], search: Search) -> SearchFigures:
+    """How the searches of all blocks have ended; ``blocks`` are their rows."""
+    brackets = [bracket_of(rows, search) for rows in blocks.values()]
+    return SearchFigures(
+        found=sum(each.capacity is not None for each in brackets),
+        too_low=sum(each.borne > 0 and math.isinf(each.not_borne) for each in brackets),
+        too_high=sum(not each.borne for each in brackets),
+        steps=sum(len(steps_of(rows)) for rows in blocks.values()),
+    )
