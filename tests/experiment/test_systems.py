@@ -194,6 +194,22 @@ def test_a_missing_companion_of_a_system_leaves_it_out() -> None:
     assert left_out["proxy"].startswith("companion database: there is no program 'no-such-database' here")
 
 
+@pytest.mark.parametrize(
+    ("system", "said"),
+    [
+        ({"there": {"base_url": "http://10.0.0.1:8000"}}, "the system there is no process of its cells"),
+        (
+            {"ours": {"config": {"engine": {"name": "openai", "base_url": "http://10.0.0.1:8000/v1"}}}},
+            "the engine of ours asks a server that is no process of its cells",
+        ),
+    ],
+)
+def test_what_is_no_process_of_a_cell_is_told(system: dict[str, Any], said: str) -> None:
+    made = plan(system, DIRECT, blocks=12)
+    (told,) = expectations(made, arms_of(made))
+    assert told == f"{said}: what it costs is not counted, and it is not started afresh: name it in `companions`"
+
+
 def foreign(arm: Arm) -> ForeignSystem:
     assert arm.foreign is not None
     return arm.foreign

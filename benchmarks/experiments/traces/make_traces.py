@@ -16,7 +16,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-REQUESTS = 80
+REQUESTS = 1400
+"""Some hundred seconds: 16 blocks of six, each with its own."""
 BEGIN = datetime(2026, 1, 5, 9)
 BLOCK = 64
 """Tokens for which a hash of the Mooncake trace stands; in the public ones it is 512."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from anywire_experiment.analysis.outside import left_out
+from anywire_experiment.analysis.energy import cautions_of_energy
+from anywire_experiment.analysis.outside import outside_of_it
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import moments
 from anywire_experiment.record.cells import Cell
@@ -37,8 +38,9 @@ def cautions_of(record: RawData) -> list[str]:
         *_of_sessions(sessions_of(record.folder)),
         *_of_blocks(record),
         *_of_bursts(record),
+        *cautions_of_energy(record.cells),
         *record.plan.repeated_traces(),
-        *left_out(sessions_of(record.folder)),
+        *outside_of_it(sessions_of(record.folder)),
     ]
 
 

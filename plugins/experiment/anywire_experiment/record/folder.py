@@ -32,7 +32,7 @@ _PARTIAL = ".partial"
 class Session(msgspec.Struct):
     """One life of the runner. ``ended`` is empty when it was killed; then ``last_cell`` is when its last cell ended.
     ``differs``: what was not as in the first session. ``left_out``: why, by level, of optional systems that are not
-    here."""
+    here. ``outside``: a sentence for what arms used that was no process of their cells."""
 
     started: str
     environment: Environment
@@ -42,6 +42,7 @@ class Session(msgspec.Struct):
     last_cell: str = ""
     differs: list[str] = []
     left_out: dict[str, str] = {}
+    outside: list[str] = []
 
 
 class Sessions(msgspec.Struct):

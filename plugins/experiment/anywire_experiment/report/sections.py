@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anywire_experiment.analysis.results import Results
-from anywire_experiment.report import design, quality, saturation, tables, traffic
+from anywire_experiment.report import design, energy, faults, objective, quality, saturation, tables, traffic
 
 
 def of_workload(results: Results, workload: str) -> list[tables.Table]:
@@ -12,14 +12,15 @@ def of_workload(results: Results, workload: str) -> list[tables.Table]:
     comparisons = [each for each in results.comparisons if each.workload == workload]
     made = [tables.compared(results, comparisons)]
     made += [quality.quality(results, arms), quality.kinds(arms), quality.paired(results, workload)]
+    made += [objective.objective(results, arms)]
     made += [tables.figures(results, arms), tables.percentiles(arms), tables.failures(arms)]
     made += [
         saturation.table(arms),
         traffic.table(arms),
         tables.served(arms),
-        tables.faults(arms),
+        faults.faults(arms),
         tables.counters(arms),
     ]
-    made += [tables.stages(arms), tables.resources(arms), tables.wires(arms)]
+    made += [tables.stages(arms), tables.resources(arms), tables.wires(arms), energy.energy(arms)]
     made += design.of_workload(results, workload, arms)
     return [each for each in made if each.rows]

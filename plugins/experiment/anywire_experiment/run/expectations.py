@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from anywire.builtin.synthetic import SyntheticEngine
-from anywire.roles import assembly
-from anywire.transport import Transport
 from anywire_experiment.arms import Arm, config_of
 from anywire_experiment.plan import Plan
+from anywire_experiment.run.outside import outside
 from anywire_experiment.statistics import FEWEST_BLOCKS, FEWEST_FOR_INTERVAL
 
 
 def expectations(plan: Plan, arms: Sequence[Arm]) -> list[str]:
     """A sentence for each verdict or figure that cannot come of it."""
     of_plan = [*_blocks(plan, len(arms)), *plan.too_few_requests(), *plan.repeated_traces()]
-    return [*of_plan, *_bursts(plan, arms), *_brokers(arms)]
+    return [*of_plan, *_bursts(plan, arms), *outside(arms)]
 
 
 def _blocks(plan: Plan, arms: int) -> Iterator[str]:
@@ -36,30 +35,6 @@ def _bursts(plan: Plan, arms: Sequence[Arm]) -> Iterator[str]:
             f"{', '.join(streams)} are bursts, whose time per token and tokens per second are not judged: give the "
             "engine a time between tokens, `itl: 10` for 100 tokens per second"
         )
-
-
-def _brokers(arms: Sequence[Arm]) -> Iterator[str]:
-    without = {arm.name: name for arm in arms if not arm.companions and (name := _broker_of(arm))}
-    if without:
-        names = ", ".join(sorted(set(without.values())))
-        yield (
-            f"the transport {names} of {', '.join(without)} needs a server that is no "
-            "process of its cells: what it costs is not counted, and it is not started afresh: name it in `companions`"
-        )
-
-
-def _broker_of(arm: Arm) -> str:
-    """The first of its transports that needs a third process; empty when none does."""
-    if arm.foreign is not None:
-        return ""
-    config = config_of(arm)
-    plugins = assembly.load_plugins(config)
-    found = (each.name for each in config.transports if _is_brokered(plugins.load("transports", each.name)))
-    return next(found, "")
-
-
-def _is_brokered(transport: type[Transport]) -> bool:
-    return transport.capabilities.discovery == "brokered"
 
 
 def _gives_all_at_once(arm: Arm) -> bool:
