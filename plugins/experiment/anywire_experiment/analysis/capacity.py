@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anywire_experiment.analysis.results import SearchFigures
 from anywire_experiment.analysis.sample_rows import Floats, column
 from anywire_experiment.saturation import Bracket, Search, Step, bracket
 
@@ -38,14 +36,3 @@ def capacity_of(rows: pa.Table, search: Search | None) -> Floats:
     """One number, requests per second; empty where the plan's rates do not enclose it."""
     found = bracket_of(rows, search).capacity if search is not None else None
     return np.array([]) if found is None else np.array([found])
-
-
-def search_figures(blocks: Mapping[int, pa.Table], search: Search) -> SearchFigures:
-    """How the searches of all blocks have ended; ``blocks`` are their rows."""
-    brackets = [bracket_of(rows, search) for rows in blocks.values()]
-    return SearchFigures(
-        found=sum(each.capacity is not None for each in brackets),
-        too_low=sum(each.borne > 0 and math.isinf(each.not_borne) for each in brackets),
-        too_high=sum(not each.borne for each in brackets),
-        steps=sum(len(steps_of(rows)) for rows in blocks.values()),
-    )

@@ -1,7 +1,8 @@
-"""What became of sessions, and of requests that their clients were meant to give up."""
+"""What became of sessions, of requests that their clients were meant to give up, and of searches for a rate."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from anywire_experiment.analysis.blocks import geometric
-from anywire_experiment.analysis.capacity import search_figures
+from anywire_experiment.analysis.capacity import bracket_of, steps_of
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import SearchFigures, TrafficFigures
@@ -48,7 +49,13 @@ def searches_of(record: RawData, blocks: Mapping[int, Measured], workload: str) 
     process = record.plan.workloads[workload].arrivals
     if not isinstance(process, Search) or not blocks:
         return None
-    return search_figures({block: each.rows for block, each in blocks.items()}, process)
+    brackets = [bracket_of(each.rows, process) for each in blocks.values()]
+    return SearchFigures(
+        found=sum(each.capacity is not None for each in brackets),
+        too_low=sum(each.borne > 0 and math.isinf(each.not_borne) for each in brackets),
+        too_high=sum(not each.borne for each in brackets),
+        steps=sum(len(steps_of(each.rows)) for each in blocks.values()),
+    )
 
 
 def traffic_of(plan: Plan, blocks: Mapping[int, Measured]) -> TrafficFigures | None:
