@@ -63,13 +63,14 @@ class Search(pydantic.BaseModel):
 
 
 class Step(NamedTuple):
-    """What was seen of one: when each request was meant to be sent, in seconds since the first, how long each took, and
-    whether it was answered."""
+    """What was seen of one: when each request was meant to be sent, in seconds since the first, how long each took from
+    then, whether it was answered, and how late the load generator sent it, in seconds."""
 
     rate: float
     at: NDArray[np.float64]
     took: NDArray[np.float64]
     answered: NDArray[np.bool_]
+    late: NDArray[np.float64]
 
     @property
     def latency(self) -> float:
@@ -78,15 +79,18 @@ class Step(NamedTuple):
 
 
 class Bracket(NamedTuple):
-    """The highest rate that was borne, 0 for none, and the lowest that was not, infinite for none."""
+    """The highest rate that was borne, 0 for none, and the lowest that was not, infinite for none. ``is_generators``:
+    that one was sent too late, so that it says nothing of the system."""
 
     borne: float
     not_borne: float
+    is_generators: bool = False
 
     @property
     def capacity(self) -> float | None:
-        """Requests per second that the system bears; None where the plan's rates do not enclose it."""
-        found = self.borne > 0 and math.isfinite(self.not_borne)
+        """Requests per second that the system bears; None where the plan's rates, or what the load generator can send,
+        do not enclose it."""
+        found = self.borne > 0 and math.isfinite(self.not_borne) and not self.is_generators
         return math.sqrt(self.borne * self.not_borne) if found else None
 
 
@@ -101,22 +105,28 @@ def is_borne(search: Search, step: Step, base: float) -> bool:
     return search.latency is None or float(np.quantile(took, 0.95, method="higher")) <= search.latency
 
 
+def is_generators(search: Search, step: Step) -> bool:
+    """Whether a step was sent so late at its end that half of what tells a rate that is not borne may come of that."""
+    end = step.answered & (step.at >= LAST * search.seconds)
+    return bool(end.any()) and float(np.median(step.late[end])) > search.precision / 4 * search.seconds
+
+
 def bracket(search: Search, steps: Sequence[Step]) -> Bracket:
     """What steps, in their order, come to; the first one is at the lowest rate."""
-    borne, not_borne = 0.0, math.inf
+    found = Bracket(0.0, math.inf)
     for step in steps:
         if is_borne(search, step, steps[0].latency):
-            borne = max(borne, step.rate)
-        else:
-            not_borne = min(not_borne, step.rate)
-    return Bracket(borne, not_borne)
+            found = found._replace(borne=max(found.borne, step.rate))
+        elif step.rate < found.not_borne:
+            found = Bracket(found.borne, step.rate, is_generators(search, step))
+    return found
 
 
 def next_rate(search: Search, steps: Sequence[Step]) -> float | None:
     """The rate of the next step; None once nothing more is to be learnt."""
     if not steps:
         return search.low
-    borne, not_borne = bracket(search, steps)
+    borne, not_borne, _ = bracket(search, steps)
     if not borne:
         return None
     if math.isinf(not_borne):

@@ -16,13 +16,15 @@ def steps_of(rows: pa.Table) -> list[Step]:
     """The steps in their order; rows without a rate belong to none."""
     rows = rows.filter(pc.is_valid(rows["offered"]))
     offered = rows["offered"].to_numpy()
-    intended, done = column(rows, "intended_ns"), column(rows, "done_ns")
+    intended, sent, done = (column(rows, name) for name in ("intended_ns", "sent_ns", "done_ns"))
     answered = pc.equal(rows["outcome"], "ok").to_numpy().astype(bool)
     steps = []
     for rate in sorted(np.unique(offered), key=lambda each: int(intended[offered == each].min())):
         of = offered == rate
         begin = intended[of].min()
-        steps.append(Step(float(rate), (intended[of] - begin) / 1e9, (done[of] - intended[of]) / 1e9, answered[of]))
+        late = np.where(sent[of] > 0, sent[of] - intended[of], 0) / 1e9
+        took = (done[of] - intended[of]) / 1e9
+        steps.append(Step(float(rate), (intended[of] - begin) / 1e9, took, answered[of], late))
     return steps
 
 
@@ -33,6 +35,6 @@ def bracket_of(rows: pa.Table, search: Search) -> Bracket:
 
 
 def capacity_of(rows: pa.Table, search: Search | None) -> Floats:
-    """One number, requests per second; empty where the plan's rates do not enclose it."""
+    """One number, requests per second; empty where it is not known."""
     found = bracket_of(rows, search).capacity if search is not None else None
     return np.array([]) if found is None else np.array([found])

@@ -150,7 +150,7 @@ class Measured:
             case "latency":
                 return self._since_intended("done_ns")
             case "ttft":
-                return self._since_intended("first_ns")
+                return self._to_first_token()
             case "itl":
                 return self._per_token()
             case "wait":
@@ -270,6 +270,12 @@ class Measured:
         span = column(self.rows, "intended_ns").max() - self.began_ns if self.requests else 0
         useful = self.held().everything.sum()
         return np.array([useful / (span / 1e9)]) if span > 0 and self.began_ns else np.array([])
+
+    def _to_first_token(self) -> Floats:
+        """Of streams, where a trace has whole answers among them: these have no first token of their own."""
+        took = self._since_intended("first_ns")
+        streamed = pc.fill_null(pc.list_value_length(self.whole["piece_ns"]), 0).to_numpy() > 0
+        return took[streamed] if streamed.any() else took
 
     def _since_intended(self, end: str) -> Floats:
         took: Floats = (column(self.whole, end) - column(self.whole, "intended_ns")) / 1e6

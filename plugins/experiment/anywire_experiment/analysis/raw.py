@@ -94,7 +94,7 @@ class RawData:
             return f"the cell of {arm} failed"
         found = self._measured[block, arm][workload]
         if metric == "capacity":
-            return f"the plan's rates do not enclose the one that {arm} bears"
+            return f"{arm} was not seen to bear one rate and not to bear another (see the table Saturation)"
         if metric in OF_REQUESTS and found.series(metric).size >= fewest_samples(self.plan.statistic):
             share = f"{100 * found.failed / found.requests:.3g} %"
             return f"{share} of the requests of {arm} failed, so that the {self.plan.statistic} of all lies among them"

@@ -54,6 +54,7 @@ def searches_of(record: RawData, blocks: Mapping[int, Measured], workload: str) 
         found=sum(each.capacity is not None for each in brackets),
         too_low=sum(each.borne > 0 and math.isinf(each.not_borne) for each in brackets),
         too_high=sum(not each.borne for each in brackets),
+        generators=sum(each.borne > 0 and each.is_generators for each in brackets),
         steps=sum(len(steps_of(each.rows)) for each in blocks.values()),
     )
 

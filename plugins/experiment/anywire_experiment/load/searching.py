@@ -29,7 +29,7 @@ class Searching:
 
     def __init__(self, search: Search, stepping: Stepping, rng: np.random.Generator) -> None:
         self._search, self._stepping, self._rng = search, stepping, rng
-        self._seen: list[tuple[int, int, bool]] = []
+        self._seen: list[tuple[int, int, int, bool]] = []
         self.offered: float | None = None
 
     async def run(self) -> None:
@@ -44,12 +44,18 @@ class Searching:
 
     def came(self, intended_ns: int, answer: Answer) -> None:
         """A request of the step under way has ended."""
-        self._seen.append((intended_ns, answer.done_ns, answer.outcome == "ok"))
+        sent_ns = answer.sent_ns or intended_ns
+        self._seen.append((intended_ns, sent_ns, answer.done_ns, answer.outcome == "ok"))
 
 
-def step_of(rate: float, seen: list[tuple[int, int, bool]]) -> Step:
-    """What requests, each with its intended time, its end and whether it was answered, come to."""
+def step_of(rate: float, seen: list[tuple[int, int, int, bool]]) -> Step:
+    """What requests, each with its intended time, when it was sent and has ended, and whether it was answered, come
+    to."""
     if not seen:
-        return Step(rate, np.array([]), np.array([]), np.array([], dtype=bool))
-    intended, done, answered = (np.array(each) for each in zip(*seen, strict=True))
-    return Step(rate, (intended - intended.min()) / 1e9, (done - intended) / 1e9, answered.astype(bool))
+        nothing = np.array([])
+        return Step(rate, nothing, nothing, np.array([], dtype=bool), nothing)
+    intended, sent, done, answered = (np.array(each) for each in zip(*seen, strict=True))
+    begin = intended.min()
+    return Step(
+        rate, (intended - begin) / 1e9, (done - intended) / 1e9, answered.astype(bool), (sent - intended) / 1e9
+    )

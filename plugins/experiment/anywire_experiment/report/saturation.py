@@ -10,7 +10,7 @@ from anywire_experiment.report.tables import Table
 def table(arms: list[ArmFigures]) -> Table:
     return Table(
         "Saturation",
-        ["Arm", "Borne (requests/s)", "Found", "All rates borne", "None borne", "Steps"],
+        ["Arm", "Borne (requests/s)", "Found", "All rates borne", "None borne", "Generator's limit", "Steps"],
         [
             [
                 each.arm,
@@ -18,6 +18,7 @@ def table(arms: list[ArmFigures]) -> Table:
                 str(found.found),
                 str(found.too_low),
                 str(found.too_high),
+                str(found.generators),
                 str(found.steps),
             ]
             for each in arms
@@ -25,7 +26,8 @@ def table(arms: list[ArmFigures]) -> Table:
         ],
         "Borne: the middle of the highest rate that was borne and the lowest that was not, of each block; the typical "
         "value of the blocks. Found: blocks in which the plan's rates enclose it. All rates borne: blocks in which "
-        "even the highest rate was (raise `high`); none: not even the lowest one was (lower `low`); neither tells a "
-        "value. A rate is borne while the end of its step is answered no later than at the lowest rate, but for half "
-        "of `precision` of the step, and few enough requests fail.",
+        "even the highest rate was (raise `high`); none: not even the lowest one was (lower `low`); generator's limit: "
+        "the load generator sent too late itself (give it cores of its own). These three tell no value. A rate is "
+        "borne while the end of its step is answered no later than at the lowest rate, but for half of `precision` of "
+        "the step, and few enough requests fail.",
     )
