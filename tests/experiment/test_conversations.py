@@ -308,3 +308,17 @@ def test_a_session_is_cut_within_a_turn() -> None:
     session = Session(0, 0.0, (Turn(0, (ask,)), Turn(1, (ask, ask, ask)), Turn(1, (ask,))))
     assert [len(each.asks) for each in session.cut_to(3).turns] == [1, 2]
     assert session.cut_to(9) == session
+
+
+async def test_the_system_is_told_which_session_a_request_belongs_to(tmp_path: Path) -> None:
+    names: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        names.append(request.headers.get("x-anywire-session", ""))
+        return await whole(request)
+
+    await measured(tmp_path, handler, {"requests": 6, "conversation": TALK}, warm_up=3)
+    assert names == ["w-warm_up-0"] * 3 + ["w-measured-0"] * 3 + ["w-measured-1"] * 3
+    names.clear()
+    await measured(tmp_path, handler, {"requests": 2})
+    assert names == ["", ""]

@@ -292,6 +292,7 @@ class _Round:
             arrival.cancel_tokens if stream else 0,
             session,
             turn,
+            f"{self._name}-{self._phase}-{session}" if session is not None else "",
         )
 
 
