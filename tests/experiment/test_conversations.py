@@ -322,3 +322,15 @@ async def test_the_system_is_told_which_session_a_request_belongs_to(tmp_path: P
     names.clear()
     await measured(tmp_path, handler, {"requests": 2})
     assert names == ["", ""]
+
+
+@pytest.mark.parametrize("arrivals", [{"kind": "closed", "clients": 3}, {"kind": "poisson", "rate": 50}])
+async def test_a_workload_that_ends_by_time_waits_for_no_pause_and_begins_nothing(
+    tmp_path: Path, arrivals: dict[str, Any]
+) -> None:
+    server = Server()
+    load = {"arrivals": arrivals, "seconds": 0.2, "conversation": {"turns": 3, "think": 1000}}
+    async with asyncio.timeout(60):
+        table = await measured(tmp_path, server.answer, load)
+    assert table.num_rows == len(server.asked) > 0
+    assert set(table["turn"].to_pylist()) == {0}
