@@ -253,3 +253,34 @@ async def test_the_capacity_of_real_slots_is_found(tmp_path: Path, dds_domain: i
     found = bracket_of(rows, Search.model_validate(search)).capacity
     assert found is not None
     assert 30 <= found <= 70
+
+
+def growing(record: Path, arm: str, growth: float, blocks: int) -> Path:
+    """The record with latencies of that arm that grow by a share of the time, in its first blocks."""
+    for path in sorted(record.glob(f"cells/*/{arm}/{SAMPLES_FILE}"))[:blocks]:
+        table = pq.read_table(path)
+        intended = table["intended_ns"].to_numpy()
+        done = table["done_ns"].to_numpy() + (growth * (intended - intended.min())).astype(np.int64)
+        table = table.set_column(table.schema.get_field_index("done_ns"), "done_ns", pa.array(done))
+        pq.write_table(table.cast(SAMPLES), path)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "growth", "blocks", "is_told"),
+    [
+        ({"kind": "poisson", "rate": 100}, 0.2, 12, True),
+        ({"kind": "poisson", "rate": 100}, 0.2, 7, True),
+        ({"kind": "poisson", "rate": 100}, 0.2, 5, False),
+        ({"kind": "poisson", "rate": 100}, 0.03, 12, False),
+        ({"kind": "closed", "clients": 4}, 0.2, 12, False),
+    ],
+)
+def test_an_open_loop_with_which_the_system_does_not_keep_up_is_told(
+    tmp_path: Path, arrivals: dict[str, Any], growth: float, blocks: int, is_told: bool
+) -> None:
+    tree = plan_of(workloads={"w": {"requests": 200, "arrivals": arrivals}})
+    record = growing(fabricate(tmp_path / "record", tree), "dds", growth, blocks)
+    said = [each for each in analyse(record).cautions if "more than the system could do" in each]
+    assert bool(said) == is_told
+    assert not is_told or ("dds (by 2" in said[0] and "zeromq" not in said[0]) or blocks < 12
