@@ -283,4 +283,4 @@ def test_an_open_loop_with_which_the_system_does_not_keep_up_is_told(
     record = growing(fabricate(tmp_path / "record", tree), "dds", growth, blocks)
     said = [each for each in analyse(record).cautions if "more than the system could do" in each]
     assert bool(said) == is_told
-    assert not is_told or ("dds (by 2" in said[0] and "zeromq" not in said[0]) or blocks < 12
+    assert not is_told or ("dds (by" in said[0] and "zeromq" not in said[0])
