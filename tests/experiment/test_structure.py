@@ -10,7 +10,8 @@ import anywire_experiment
 PACKAGE = Path(anywire_experiment.__file__).parent
 PLAN = {
     *("arms", "balance", "companions", "config_tree", "faults", "objective", "orders", "plan", "plan_faults"),
-    *("plan_files", "plan_levels", "programs", "systems", "trace_formats", "traffic", "validation", "workload"),
+    *("plan_files", "plan_levels", "programs", "saturation", "systems", "trace_formats", "traffic", "validation"),
+    *("workload",),
 }
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),

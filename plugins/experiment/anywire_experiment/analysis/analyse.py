@@ -40,7 +40,7 @@ from anywire_experiment.analysis.results import (
     Valued,
 )
 from anywire_experiment.analysis.steadiness import judged_together, steadiness_of
-from anywire_experiment.analysis.traffic import traffic_of
+from anywire_experiment.analysis.traffic import searches_of, traffic_of
 from anywire_experiment.analysis.wording import headline
 from anywire_experiment.arms import is_of_requests
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
@@ -148,6 +148,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         objective=_objective(record.plan, blocks),
         energy=energy_of(cells, blocks, workload),
         traffic=traffic_of(record.plan, blocks),
+        search=searches_of(record, blocks, workload),
         lateness=lateness_of(record, arm, workload),
         steady=steadiness_of(record, arm, workload),
     )
