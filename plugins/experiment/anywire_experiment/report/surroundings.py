@@ -40,8 +40,11 @@ def environment(record: RawData) -> list[Table]:
     ]
     if first.sources:
         rows = [[name, str(each)] for name, each in first.sources.items()]
-        note = "SHA-256 of the names and contents of a package's Python files, of a file, or of a companion's program."
-        tables.append(Table("Plugins and companions", ["What", "Source"], rows, note, TWO))
+        note = (
+            "SHA-256 of the names and contents of a package's Python files, of a file, or of a program; of a program "
+            "that a package brought, of that package's list of files with their hashes."
+        )
+        tables.append(Table("Plugins, companions and systems", ["What", "Source"], rows, note, TWO))
     links = [
         [cell.arm, str(cell.block), *_link(record, cell.block, cell.arm)]
         for cell in record.cells

@@ -162,7 +162,7 @@ def _build(arm: Arm, system: AnywireSystem, say: Callable[[str], None]) -> Build
             _check_out(repository, commit, folder / "tree")
             _install(folder / "tree", python, names, dict(elsewhere))
             complete.touch()
-    except OSError as error:
+    except (OSError, tarfile.TarError) as error:
         raise ConfigError(f"revision {system.revision} cannot be built: {error}") from error
     finally:
         os.close(lock)
