@@ -130,7 +130,14 @@ async def _yields(*deltas: Any) -> AsyncGenerator[Any, None]:
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("odd", [5, "text", None, Delta(5), Delta("x", extra=[]), Delta("x", usage={})], ids=repr)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "odd",
+    [
+        5, "text", None, Delta(5), Delta("x", extra=[]), Delta("x", usage={}), Delta("xy", parts=["x", "y"]),  # type: ignore[arg-type]
+        Delta("xy", parts=("x", 5)), Delta("xy", parts=("x", "z")), Delta("", parts=None),  # type: ignore[arg-type]
+    ],
+    ids=repr,
+)  # fmt: skip
 async def test_what_is_no_delta_fails_the_task_alone(odd: Any, stream: bool) -> None:
     agent, wire = await agent_of(_Engine(lambda task: _yields(Delta("fine"), odd)))
     reply = _Reply()
@@ -578,6 +585,40 @@ async def test_a_stream_that_has_failed_is_forgotten_at_once() -> None:
     finally:
         gc.enable()
         await agent.close()
+
+
+@pytest.mark.parametrize("credit", [1, 64])
+async def test_tokens_that_were_there_at_once_are_told_one_by_one(credit: int) -> None:
+    """However many, in the order in which they are given, and within the credit."""
+    texts = [f"{number} " for number in range(2 * MAX_DELTAS + 5)]
+    together = Delta("".join(texts), parts=(*texts[:9], "", *texts[9:]))
+    agent, wire = await agent_of(
+        _Engine(lambda task: _yields(Delta("first "), together, Delta("last "), Delta("", finish_reason="length")))
+    )
+    reply = _Reply()
+    wire.sink.task_received("hub", 1, TaskRequest("hub", "t", 1, "chat", MODEL, "{}", True, credit=credit), reply)
+    for _ in range(200):
+        await asyncio.sleep(0)
+        if reply.final.done():
+            break
+        assert len(reply.chunks) <= credit
+        if len(reply.chunks) == credit:
+            credit += 1
+            wire.sink.credit_received("hub", 1, Credit("hub", "t", 1, 1))
+    final = await asyncio.wait_for(reply.final, PATIENCE)
+    assert [text for each in reply.chunks for text in each.deltas] == ["first ", *texts, "last "]
+    assert all(len(each.deltas) <= MAX_DELTAS for each in reply.chunks)
+    assert final.finish_reason == "length"
+    assert final.seq + len(final.deltas) == len(texts) + 2
+    await agent.close()
+
+
+async def test_tokens_that_were_there_at_once_make_one_text_of_a_whole_answer() -> None:
+    agent, wire = await agent_of(_Engine(lambda task: _yields(Delta("a b ", parts=("a ", "b ")), Delta("c"))))
+    reply = _Reply()
+    ask(wire, reply, stream=False)
+    assert (await asyncio.wait_for(reply.final, PATIENCE)).deltas == ("a b c",)
+    await agent.close()
 
 
 @pytest.mark.parametrize("texts", [1, MAX_DELTAS, 3 * MAX_DELTAS])

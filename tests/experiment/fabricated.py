@@ -162,7 +162,7 @@ def _workload(
     if workload.fault is not None:
         at = began + round(workload.fault.at * 1e9)
         agent = "agent-1"
-        cell.events.append(Event(at, workload.fault.kind, agent, workload=name))
+        cell.events.append(Event(at, "fault", agent, workload.fault.kind, name))
         if truth.notice_ms is not None:
             lost = at + round(truth.notice_ms * 1e6)
             cell.events.append(Event(lost, "agent_lost", agent, "no sign of life", name))

@@ -122,7 +122,7 @@ def test_failed_requests_are_beside_the_figures_and_not_in_them(tmp_path: Path) 
     assert figures.metrics["latency"].samples == figures.requests - figures.failed
     assert found.verdict is not None
     assert found.verdict.outcome is Outcome.EQUIVALENT
-    assert found.caution == [f"{figures.failed} of 3600 requests of dds failed and are not in it"]
+    assert found.caution == [f"{figures.failed} of 3600 requests of dds failed, and count as slower than every answer"]
     shares = comparison(results, "failures")
     assert shares.verdict is None
     assert shares.difference is not None
@@ -271,6 +271,7 @@ def test_a_fault_is_told_by_its_notice_and_recovery(tmp_path: Path) -> None:
     assert fault is not None
     assert (fault.kind, fault.blocks) == ("kill", 12)
     assert fault.notice_ms == dict.fromkeys(range(1, 13), 600.0)
+    assert fault.noticed_by == {"agent_lost": 12}
     assert all(600 < each < 620 for each in fault.recovery_ms.values())
     found = comparison(results, "notice")
     assert found.sentence.startswith("dds is 2 times zeromq") or found.sentence.startswith("dds is later than zeromq")

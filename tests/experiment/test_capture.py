@@ -28,8 +28,8 @@ from anywire_experiment.capture.listening import GATHER_MS
 from anywire_experiment.capture.taken import Taken
 from anywire_experiment.capture.written import check, write
 from anywire_experiment.load.sessions import sessions
-from anywire_experiment.load.trace_formats import read_trace
 from anywire_experiment.plan import load_plan
+from anywire_experiment.trace_formats import read_trace
 from reserved import free_port
 
 pytestmark = pytest.mark.timeout(240)
@@ -39,12 +39,19 @@ SECRET = "Xylophone Quetzalcoatl "
 
 
 def begun(task_id: str, at: float, **more: Any) -> TaskAdmitted:
-    fields = {"kind": "chat", "model": "m", "stream": True, "prompt_chars": 400} | more
+    fields: dict[str, Any] = {"kind": "chat", "model": "m", "stream": True, "prompt_chars": 400} | more
     return TaskAdmitted(id=f"x-{task_id}", at_ns=int(at * SECOND), time=at, task_id=task_id, **fields)
 
 
 def ended(task_id: str, at: float, **more: Any) -> TaskEnded:
-    fields = {"agent_id": "a", "transport": "zeromq", "attempts": 1, "error": "", "chunks": 1, "prompt_chars": 400}
+    fields: dict[str, Any] = {
+        "agent_id": "a",
+        "transport": "zeromq",
+        "attempts": 1,
+        "error": "",
+        "chunks": 1,
+        "prompt_chars": 400,
+    }
     fields |= {"kind": "chat", "model": "m", "stages": Stages(), "prompt_tokens": 100, "tokens": 20}
     return TaskEnded(id=f"y-{task_id}", at_ns=int(at * SECOND), time=at, task_id=task_id, **(fields | more))
 
@@ -111,6 +118,14 @@ def test_what_cannot_be_asked_again_is_left_out_and_told() -> None:
     assert "only chat and completion" in said
 
 
+def test_blocks_that_are_told_apart_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anywire_experiment.capture.taken.MOST_BLOCKS", 3)
+    tasks = (("1", "a", "b"), ("2", "a", "c", "d"), ("3", "e"), ("4", "a", "c"))
+    happened = [(begun(each, 1), prefix(each, *words), ended(each, 2)) for each, *words in tasks]
+    found = taken(*(event for events in happened for event in events))
+    assert [each.blocks for each in found.requests] == [(0, 1), (0, 2), (), (0, 2)]
+
+
 def test_the_pace_of_the_engines_is_that_of_the_plan_s(tmp_path: Path) -> None:
     stages = Stages(engine_started=SECOND, first_chunk=int(1.2 * SECOND), last_chunk=int(1.39 * SECOND))
     happened = [(begun(str(at), at), ended(str(at), at + 0.5, stages=stages)) for at in range(3)]
@@ -141,7 +156,8 @@ def happenings(draw: st.DrawFn) -> list[Event]:
     made: list[Event] = []
     for number in range(draw(st.integers(1, 8))):
         at = draw(st.floats(0, 1e6, width=32))
-        name = {"session": draw(NAMES), "tenant": draw(NAMES), "model": "m", "stream": draw(st.booleans())}
+        name: dict[str, Any] = {"session": draw(NAMES), "tenant": draw(NAMES), "model": draw(st.just("m") | NAMES)}
+        name["stream"] = draw(st.booleans())
         made.append(begun(str(number), at, **name, priority=draw(st.integers(-3, 9))))
         made.append(prefix(str(number), *draw(st.lists(st.sampled_from("abc"), max_size=5))))
         error = draw(st.sampled_from(["", "cancelled", "timeout"]))

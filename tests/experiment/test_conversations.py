@@ -18,7 +18,7 @@ from tests.experiment.answering import Handler, measured, piece, whole
 from tests.long_form import examples
 
 from anywire_experiment.load.sessions import Session, Turn, sessions
-from anywire_experiment.load.trace_formats import Arrival
+from anywire_experiment.trace_formats import Arrival
 from anywire_experiment.traffic import CANCELLED, NOT_ASKED
 from anywire_experiment.workload import Workload
 
@@ -289,6 +289,7 @@ def test_tools_and_people_take_their_own_time() -> None:
         ({"sizes": {"prompt": 0}}, "it must be 1 or more"),
         ({"sizes": {"prompt": 3, "file": "x.csv"}}, "give either a file"),
         ({"cancel": {"share": 0.5}}, "give either `after`"),
+        ({"sizes": {"prompt": {"kind": "lognormal", "mean": 1, "spread": 1e300}}}, "more than 1000 times the mean"),
         ({"cancel": {"share": 0.5, "after": 1, "after_tokens": 3}}, "give either `after`"),
         ({"cancel": {"share": 0.5, "after_tokens": 3}}, "only a stream comes in pieces"),
         ({"cancel": {"share": 0, "after": 3}}, "greater than 0"),

@@ -122,7 +122,8 @@ def test_a_start_that_is_slower_is_told(tmp_path: Path) -> None:
     assert found.start is not None
     assert found.start.low < 1.2 < found.start.high
     (said,) = (each for each in results.cautions if "not steady" in each)
-    assert "of dds under one-client was not steady" in said
+    assert "under one-client latency was not steady while it was measured: dds, a step in" in said
+    assert "raise `warm_up.requests`" in said
 
 
 def test_a_load_that_is_not_even_is_not_asked_to_be_steady(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from tests.patience import PATIENCE
 from anywire.errors import AnywireError
 from anywire_experiment import outcome
 from anywire_experiment.fault_table import brokers, pages, table
-from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, TRANSPORTS
 from anywire_experiment.fault_table.cell import FaultCell
-from anywire_experiment.fault_table.injection import Injection
 from anywire_experiment.fault_table.setting import Setting
 from anywire_experiment.fault_table.verdict import Row, judged
+from anywire_experiment.faults.catalogue import BY_NAME, FAULTS, TRANSPORTS
+from anywire_experiment.run.injection import Injection
 
 pytestmark = pytest.mark.timeout(4 * PATIENCE)
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, Fault
 from anywire_experiment.fault_table.notes import Note
 from anywire_experiment.fault_table.observed import Observed, Seen
-from anywire_experiment.fault_table.stand_in import FAILS
 from anywire_experiment.fault_table.verdict import Row, difference, judged
+from anywire_experiment.faults.catalogue import BY_NAME, FAULTS, Fault
+from anywire_experiment.faults.stand_in import FAILS
 
 MS = 1_000_000
 RIGHT = "one two three four five"

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
-from tests.experiment.answering import HEADERS, Handler, events, gateway, measured, piece, streamed, whole
+from tests.experiment.answering import HEADERS, USAGE, Handler, events, gateway, measured, piece, streamed, whole
 
 from anywire.errors import ConfigError
 from anywire_experiment.load.arrivals import arrivals
 from anywire_experiment.load.prompts import PromptMaker
-from anywire_experiment.load.trace_formats import Arrival, read_trace
+from anywire_experiment.trace_formats import Arrival, read_trace
 from anywire_experiment.workload import Bursts, Poisson, Prompts, Trace
 
 
@@ -311,3 +311,41 @@ async def test_the_process_says_what_keeps_it_from_working(tmp_path: Path) -> No
     assert last["event"] == "error"
     assert "the spec has no url" in last["message"]
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n"])
+@pytest.mark.parametrize("field", ["data: ", "data:", "event: message\ndata: ", ": comment\n\ndata: "])
+async def test_streams_are_read_as_any_server_writes_them(tmp_path: Path, end: str, field: str) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=HEADERS | {"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        text = "".join(
+            f"{field}{said}{end}" for said in (piece("hel"), piece("lo"), json.dumps({"usage": USAGE}), "[DONE]")
+        )
+        for at in range(0, len(text), 7):  # in parts that end anywhere
+            await response.write(text[at : at + 7].encode())
+        return response
+
+    row = (await measured(tmp_path, handler, {"requests": 1, "stream": True})).to_pylist()[0]
+    assert (row["outcome"], row["tokens"], len(row["piece_ns"])) == ("ok", 2, 2)
+
+
+async def test_a_connection_that_the_server_closes_is_not_used_again(tmp_path: Path) -> None:
+    async def closing(request: web.Request) -> web.StreamResponse:
+        answer = await whole(request)
+        answer.force_close()
+        return answer
+
+    assert await outcomes(tmp_path, closing, requests=5) == ["ok"] * 5
+
+
+async def test_what_a_server_claims_of_its_tokens_breaks_nothing(tmp_path: Path) -> None:
+    async def boasting(request: web.Request) -> web.StreamResponse:
+        choice = {"message": {"content": "hello"}}
+        usage = {"completion_tokens": 2**40}
+        return web.json_response(
+            {"choices": [choice], "usage": usage}, headers=HEADERS | {"x-anywire-attempts": "9" * 30}
+        )
+
+    row = (await measured(tmp_path, boasting, {"requests": 1})).to_pylist()[0]
+    assert (row["outcome"], row["tokens"]) == ("ok", 0)

@@ -76,7 +76,7 @@ def test_the_workloads_of_a_block_are_balanced_over_the_blocks() -> None:
     ("blocks", "said"),
     [
         (12, "balanced: each arm is first in 4 and stands at each other place in 4 of 12 blocks"),
-        (13, "as balanced as 13 blocks allow, complete with a multiple of 6: each arm is first in 4 to 5"),
+        (13, "not wholly balanced, which takes a multiple of 6 whole blocks: each arm is first in 4 to 5"),
     ],
 )
 def test_how_even_the_orders_are_is_told(blocks: int, said: str) -> None:

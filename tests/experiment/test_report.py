@@ -119,7 +119,7 @@ def test_the_verdict_comes_first_with_what_speaks_against_it(record: Path) -> No
     body = text[text.index("<body>") :]
     places = [body.index(each) for each in ("Of ", "1 of 36 cells failed", "dds is slower than zeromq by ", "<svg")]
     assert places == sorted(places)
-    assert "requests of http failed and are not in it" in body
+    assert "requests of http failed, and count as slower" in body
     assert "the data rule out that the arms are 10 % or more apart" in body
 
 

@@ -9,24 +9,29 @@ import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
 PLAN = {
-    *("arms", "balance", "companions", "config_tree", "orders", "plan", "plan_files", "plan_levels", "programs"),
-    *("systems", "validation", "workload"),
+    *("arms", "balance", "companions", "config_tree", "faults", "objective", "orders", "plan", "plan_faults"),
+    *("plan_files", "plan_levels", "programs", "systems", "trace_formats", "traffic", "validation", "workload"),
 }
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),
     "exercises": set(),
+    "capture": PLAN,
     "mock_engine": set(),
     "statistics": {"balance"},
     "timerfd": set(),
     "network": PLAN | {"timerfd"},
     "record": PLAN,
+    "energy": {"record"},
     "load": PLAN | {"exercises", "record", "statistics", "timerfd"},
-    "run": PLAN | {"load", "network", "record", "statistics"},
+    "run": PLAN | {"energy", "load", "network", "record", "statistics"},
     "analysis": PLAN | {"record", "statistics"},
     "report": PLAN | {"analysis", "record", "statistics"},
     "fault_table": PLAN | {"network", "record", "run"},
     "outcome": PLAN | {"analysis", "fault_table", "record", "report"},
-    "cli": PLAN | {"analysis", "fault_table", "outcome", "record", "report", "run"},
+    "verified": {"analysis", "outcome", "record"},
+    "frames": {"analysis", "record", "statistics", "verified"},
+    "exports": {"analysis", "frames", "record", "report", "verified"},
+    "cli": PLAN | {"analysis", "exports", "fault_table", "outcome", "record", "report", "run"},
 }
 
 

@@ -17,8 +17,8 @@ from tests.long_form import examples
 from anywire.errors import ConfigError
 from anywire_experiment.load.prompts import PromptMaker
 from anywire_experiment.load.sessions import sessions
-from anywire_experiment.load.trace_formats import FORMATS, Arrival, read_trace
 from anywire_experiment.plan import load_plan
+from anywire_experiment.trace_formats import FORMATS, Arrival, read_trace
 from anywire_experiment.traffic import CANCELLED
 from anywire_experiment.workload import Prompts, Trace, Window, Workload
 
@@ -108,6 +108,7 @@ def test_a_part_of_a_trace_is_replayed_at_its_own_speed(tmp_path: Path) -> None:
         ("arrival_s,input_tokens,output_tokens,think_s\n0,1,2,-1\n", "line 2: think_s is from 0"),
         ("arrival_s,input_tokens,output_tokens,stream\n0,1,2,maybe\n", "line 2: stream is true or false"),
         ("arrival_s,input_tokens,output_tokens,blocks\n0,1,2,a b\n", "line 2"),
+        ("arrival_s,input_tokens,output_tokens,priority\n0,1,2,99999999999\n", "line 2: priority is from"),
         ("arrival_s,input_tokens,output_tokens\n0,9999999999,2\n", "line 2: input_tokens is from 0 to 1000000"),
         ("arrival_s,input_tokens,output_tokens\nnan,1,2\n", "line 2: arrival_s must be a number"),
         ("arrival_s,input_tokens,output_tokens,model\n0,1,2,\x1b[2J\n", "line 2: model has at most"),

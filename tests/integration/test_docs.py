@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 import textwrap
 import tomllib
@@ -19,6 +21,7 @@ import psutil
 import pytest
 import pytest_asyncio
 import typer
+from tests.experiment.fabricated import fabricate, plan_of
 from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
@@ -28,8 +31,10 @@ from anywire.config_layers import load
 from anywire.plugins import Plugins
 from anywire.roles.assembly import effective
 from anywire.testing.recorder import Recorder
+from anywire_experiment import report
 from anywire_experiment.arms import arms_of
 from anywire_experiment.plan import load_plan
+from anywire_experiment.record.manifest import seal
 from reserved import free_port, free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -407,6 +412,22 @@ async def test_the_page_of_deliberations_works_as_written(reader: Reader) -> Non
     await reader.follow(DOCS / "how-to" / "deliberate.md")
     assert not reader.programs
     assert "## Critiques" in (reader.folder / "report.md").read_text()
+
+
+def test_the_notebook_runs_as_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("pandas", reason="missing: pandas")
+    record = tmp_path / "record"
+    fabricate(record, plan_of(blocks=3, metrics=["latency"], workloads={"one-client": {"requests": 40}}))
+    report.write(record)
+    seal(record)
+    cells = json.loads((ROOT / "examples/notebook/read_a_record.ipynb").read_text())["cells"]
+    code = "\n".join("".join(each["source"]) for each in cells if each["cell_type"] == "code")
+    environment = {**os.environ, "RECORD": str(record), "MPLBACKEND": "agg"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "requests: " in done.stdout.decode()
+    assert (tmp_path / "ratios.svg").exists()
+    assert all(not each["outputs"] and each["execution_count"] is None for each in cells if "outputs" in each)
 
 
 async def test_five_agents_are_asked_and_one_is_killed_as_the_tutorial_says(reader: Reader) -> None:

@@ -155,8 +155,10 @@ def test_however_requests_are_cut_they_are_the_same(requests: list[tuple[str, by
 
 @pytest.mark.parametrize("name", ODD)
 async def test_what_is_odd_is_handed_over_whole(name: str) -> None:
-    """However it comes, and when the request before it has been answered."""
-    for before, pieces in ((b"", 1), (b"", 3), (post(), 1)):
+    """However it comes, and when the request before it has been answered: a usual one, one of another length, and the
+    same one where that is served."""
+    same = [(ODD[name], 1)] if name in SERVED else []
+    for before, pieces in ((b"", 1), (b"", 3), (post(), 1), (post(body=b"x" * 123), 1), *same):
         echo = Echo()
         owner = Owner(echo)
         data = before + ODD[name]

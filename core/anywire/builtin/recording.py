@@ -104,7 +104,9 @@ class RecordingEngine(Engine):
             async for step in answer:
                 if isinstance(step, Delta) and request is not None and size <= MAX_ANSWER_CHARS:
                     after_ms = round((self.clock.now() - began) * 1000, 3)
-                    deltas.append(RecordedDelta(step.text, step.extra, step.finish_reason, step.usage, after_ms))
+                    *first, last = step.parts or (step.text,)
+                    deltas += [RecordedDelta(text, after_ms=after_ms) for text in first]
+                    deltas.append(RecordedDelta(last, step.extra, step.finish_reason, step.usage, after_ms))
                     size += len(step.text) + len(step.extra)
                 yield step
         if request is None or size > MAX_ANSWER_CHARS:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise, repeat
-from operator import sub
 
 from anywire.events import TaskEnded
 from anywire.measures.families import AnyFamily, BoundedNames, Family
@@ -35,12 +33,7 @@ DURATION = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.
 FIRST_TOKEN = (0.0005, 0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 PER_TOKEN = (0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 STAGE = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0)
-STAGE_NS = tuple([round(1e9 * bound) for bound in STAGE])
 WAIT = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-
-
-BATCH = 64
-"""Answers whose stages are counted together."""
 
 
 def urgency(priority: int) -> str:
@@ -50,15 +43,17 @@ def urgency(priority: int) -> str:
 
 class _Sort:
     """What is counted of tasks that are alike in kind, model, transport and error, with names as labels have them.
-    ``tokens`` are those of the model, of prompts and answers."""
+    ``tokens`` are those of the model, of prompts and answers. ``stages`` are the times from each stage to the next,
+    empty before the first answer that had reached all."""
 
-    __slots__ = ("duration", "error", "first", "labels", "per_token", "tokens", "transport")
+    __slots__ = ("duration", "error", "first", "labels", "per_token", "stages", "tokens", "transport")
 
     def __init__(self, labels: tuple[str, ...], duration: Series, tokens: list[int]) -> None:
         self.labels, self.transport, self.error = labels, labels[2], labels[3]
         self.duration, self.tokens = duration, tokens
         self.first: Series | None = None
         self.per_token: Series | None = None
+        self.stages: tuple[Series, ...] = ()
 
 
 class TaskMeasures:
@@ -100,9 +95,6 @@ class TaskMeasures:
         """By model: tokens of prompts, and of answers."""
         self._sorts: dict[tuple[str, str, str, str], _Sort] = {}
         """By kind, model, transport and error as tasks have them: what was looked up for one is there for the next."""
-        self._uncounted: dict[str, list[tuple[int, ...]]] = {}
-        """By transport: the times of answers whose stages are still to be counted, `BATCH` at a time."""
-        self._usual_wait = self._wait.series((urgency(0),))
         self._names_tenants = names_tenants
         self._tenant_tasks: Counter[tuple[str, str]] = Counter()
         self._tenant_tokens: Counter[tuple[str, str]] = Counter()
@@ -115,8 +107,7 @@ class TaskMeasures:
         duration = (task.at_ns - stages.received) * 1e-9
         sort.duration.observe(duration, span)
         wait = ((stages.selected or task.at_ns) - stages.received) * 1e-9
-        waits = self._wait.series((urgency(task.priority),)) if task.priority else self._usual_wait
-        waits.observe(wait, span)
+        self._wait.observe((urgency(task.priority),), wait, span)
         output = task.tokens or task.deltas
         sort.tokens[0] += task.prompt_tokens
         sort.tokens[1] += output
@@ -157,22 +148,15 @@ class TaskMeasures:
                 # An agent tells some of them.
                 self._stages.observe((stage, sort.transport), max(0.0, ms * 1e-3), span)
             return
-        uncounted = self._uncounted.get(sort.transport)
-        if uncounted is None:
-            uncounted = self._uncounted[sort.transport] = []
-        uncounted.append(whole)
-        if len(uncounted) == BATCH:
-            self._count_stages(sort.transport)
-
-    def _count_stages(self, transport: str) -> None:
-        """As `Series.observe` does, but for many answers in few steps."""
-        times = tuple(zip(*self._uncounted.pop(transport), strict=True))
-        for stage, (before, at) in zip(SPANS, pairwise(times), strict=True):
-            series = self._stages.series((stage, transport))
-            spans = list(map(max, map(sub, at, before), repeat(0)))
-            series.sum += sum(spans) * 1e-9
-            for bucket, count in Counter(map(bisect_left, repeat(STAGE_NS), spans)).items():
-                series.counts[bucket] += count
+        if not sort.stages:
+            sort.stages = tuple([self._stages.series((stage, sort.transport)) for stage in SPANS])
+        before = whole[0]
+        # `Series.observe` for each of them; this is done for every task.
+        for series, at in zip(sort.stages, whole[1:], strict=True):
+            seconds = (at - before) * 1e-9 if at > before else 0.0
+            series.counts[bisect_left(STAGE, seconds)] += 1
+            series.sum += seconds
+            before = at
 
     def _add_tenant(self, tenant: str, error: str, prompt_tokens: int, tokens: int, wait: float) -> None:
         self._tenant_tasks[tenant, error or "answered"] += 1
@@ -183,8 +167,6 @@ class TaskMeasures:
         waits[1] += wait
 
     def families(self) -> Iterator[AnyFamily]:
-        for transport in list(self._uncounted):
-            self._count_stages(transport)
         yield from (
             self._duration.family(),
             self._first.family(),

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import get_args
 
-from msgspec.structs import astuple
-
 from anywire.caller import Role
 from anywire.messages import MAX_COMMAND_BYTES, Cancel, Command, Credit, HubInfo, Kind, TaskRequest
 from anywire.pipeline.fleet.claims import (
@@ -37,10 +35,6 @@ MAX_PRIORITY = 2**31
 
 _KINDS = frozenset(get_args(Kind))
 _ROLES = frozenset(get_args(Role))
-_TYPES = (
-    str, str, int, str, str, str, bool, str, int, int, int, int, str, bool, int, str, str, str, str, str, tuple, tuple,
-)  # fmt: skip
-"""The types of the members of a task."""
 
 
 def check_hub(hub: HubInfo) -> str:
@@ -91,20 +85,33 @@ def check_task(task: TaskRequest) -> str:
 def _is_plain(task: TaskRequest) -> bool:
     """Whether all is right at first sight with a task that has no trace, parent, policy, hints or wishes for agents:
     this is asked for every task."""
-    model, tenant, session = task.model, task.tenant, task.session
     return (
-        tuple(map(type, astuple(task))) == _TYPES
-        and not (task.trace or task.parent or task.policy or task.hints or task.prefer or task.avoid)
-        and task.kind in _KINDS
-        and 0 < len(model) <= MAX_NAME
-        and len(tenant) <= MAX_NAME
-        and len(session) <= MAX_NAME
-        and (model + tenant + session).isprintable()
+        is_one_of(task.kind, _KINDS)
+        and type(task.model) is str
+        and 0 < len(task.model) <= MAX_NAME
+        and task.model.isprintable()
+        and type(task.body) is str
+        and type(task.resume) is str
+        and type(task.stream) is bool
+        and type(task.progress) is bool
+        and type(task.time_left_ms) is int
+        and type(task.credit) is int
+        and type(task.hops) is int
+        and type(task.attempts_left) is int
         and 0 <= task.time_left_ms <= MAX_TIME_MS
         and 0 <= task.credit <= MAX_COUNT
         and 0 <= task.hops <= MAX_HOPS
         and 0 <= task.attempts_left <= MAX_COUNT
+        and type(task.priority) is int
         and -MAX_PRIORITY <= task.priority <= MAX_PRIORITY
+        and type(task.tenant) is str
+        and len(task.tenant) <= MAX_NAME
+        and task.tenant.isprintable()
+        and type(task.session) is str
+        and len(task.session) <= MAX_NAME
+        and task.session.isprintable()
+        and task.trace == task.parent == task.policy == task.hints == ""
+        and task.prefer == task.avoid == ()
     )
 
 

@@ -1,9 +1,10 @@
 """Controlled experiments: what a transport, selector or scheduler does to LLM work, with evidence.
 
-A `plan` says beforehand what is compared, its `workload`s what is asked, and `arms` what comes of its factors. `run`
-carries it out, with the system and the generator of `load` in processes of their own and the links of `network` between
-them. `record` keeps everything. `analysis` computes every figure from the raw data alone, with the methods of
-`statistics`, and `report` draws them; `outcome` seals all that and can tell whether it still holds.
+A `plan` says beforehand what is compared, its `workload`s what is asked (with `traffic` and the files of
+`trace_formats`), and `arms` what comes of its factors; `capture` makes one of a running fleet. `run` carries it out,
+with the system and the generator of `load` in processes of their own and the links of `network` between them. `record`
+keeps everything. `analysis` computes every figure from the raw data alone, with the methods of `statistics`, and
+`report` draws them; `outcome` seals all that and can tell whether it still holds.
 
 What may import what: everything the plan; `run` also `load`, `network` and `record`; `analysis` also `record` and
 `statistics`; `report` also `analysis`. Nothing imports `run`, `report` or `outcome` but the command.

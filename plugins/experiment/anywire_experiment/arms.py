@@ -19,11 +19,14 @@ from anywire.plugins import describe_validation
 from anywire.roles import assembly
 from anywire_experiment.companions import Companion, check_named, check_order
 from anywire_experiment.config_tree import SHORT, choose, configure, merge, normalised, set_option
+from anywire_experiment.faults.in_plans import OPENAI, StandInServers, fault_without
 from anywire_experiment.orders import arm_names
 from anywire_experiment.plan import Network, Plan
+from anywire_experiment.plan_faults import FAULT, faults_of
 from anywire_experiment.plan_levels import Level
 from anywire_experiment.programs import Named, ReadyAt, addressed, sample_value
 from anywire_experiment.systems import SYSTEM, AnywireSystem, ForeignSystem, check_foreign, system_of
+from anywire_experiment.workload import Fault
 
 REQUEST = "request"
 """The factor whose levels are members of the requests; with a dot, one of them."""
@@ -64,6 +67,10 @@ class Arm:
     """Its level of the factor ``system``."""
     build: Build | None = None
     """Where the system's revision was built; None for what is installed here, and before it was built."""
+    faults: Mapping[str, Fault] = field(default_factory=dict)
+    """By workload, what is done to the system while it is measured."""
+    stand_in: StandInServers | None = None
+    """The servers behind its agents."""
 
     @property
     def foreign(self) -> ForeignSystem | None:
@@ -86,16 +93,7 @@ def arms_of(plan: Plan) -> list[Arm]:
         where = ", ".join(f"{factor} {label}" for factor, label in labels.items()) or "system"
         made.append(_arm(plan, chosen, labels, where))
         _check(plan, made[-1], where)
-    needing = [name for name, each in plan.workloads.items() if each.fault and each.fault.kind == "partition"]
-    if needing and (bare := next((each.name for each in made if each.network is None), None)):
-        raise ConfigError(f"workload {needing[0]!r} cuts the network, and the arm {bare!r} has none: set `network`")
-    single = [name for name, each in plan.workloads.items() if each.fault]
-    if single and (inside := next((each for each in made if starts_its_agents(each)), None)):
-        where = "started by a launcher" if LAUNCHER in inside.tree else "in the orchestrator's own process"
-        raise ConfigError(
-            f"workload {single[0]!r} has a fault of an agent's process, and in the arm {inside.name!r} the agents are "
-            f"{where}: leave that level out"
-        )
+        _check_faults(plan, made[-1])
     return made
 
 
@@ -106,6 +104,7 @@ def _arm(plan: Plan, chosen: Mapping[str, Level], labels: Mapping[str, str], whe
     if isinstance(system, AnywireSystem):
         tree, agents = normalised(plan.system, "system"), system.agents or plan.agents
         configure(tree, system.config, f"factors.{SYSTEM}.{labels.get(SYSTEM, '')}.config")
+    faults = {key: each.fault for key, each in plan.workloads.items() if each.fault is not None}
     for factor, level in chosen.items():
         if is_of_requests(factor):
             _ask(request, factor, level.value)
@@ -119,6 +118,8 @@ def _arm(plan: Plan, chosen: Mapping[str, Level], labels: Mapping[str, str], whe
             )
         elif factor == "agents":
             agents = _agents(level.value)
+        elif factor == FAULT:
+            faults = faults_of(plan.workloads, level.value)
         elif factor == "network":
             network = _network(level.value)
         elif factor in SHORT:
@@ -129,7 +130,37 @@ def _arm(plan: Plan, chosen: Mapping[str, Level], labels: Mapping[str, str], whe
     if double := next((key for key in system.companions if key in plan.companions), None):
         raise ConfigError(f"{where}: the plan has a companion {double!r} too; choose another name")
     companions |= system.companions
-    return Arm("+".join(labels.values()) or ALONE, labels, tree, agents, network, companions, request, system)
+    name = "+".join(labels.values()) or ALONE
+    return Arm(name, labels, tree, agents, network, companions, request, system, None, faults, plan.stand_in)
+
+
+def _check_faults(plan: Plan, arm: Arm) -> None:
+    """Raises `ConfigError` for a fault that cannot be inflicted on it."""
+    if arm.foreign is not None:
+        if plan.stand_in is not None or arm.faults:
+            raise ConfigError(
+                f"faults and `stand_in` are of Anywire's processes, and the system of the arm {arm.name!r} is another "
+                "one: leave that level out"
+            )
+        return
+    where = "started by a launcher" if LAUNCHER in arm.tree else "in the orchestrator's own process"
+    engine, own_agents = config_of(arm).engine.name, not starts_its_agents(arm)
+    if arm.stand_in is not None and (engine != OPENAI or not own_agents):
+        lacking = f"the engine is {engine}" if engine != OPENAI else f"the agents are {where}"
+        raise ConfigError(
+            f"stand_in: it needs the engine {OPENAI} in agents of the cell; in the arm {arm.name!r} {lacking}"
+        )
+    for name, each in arm.faults.items():
+        lacking = fault_without(
+            each.kind,
+            network=arm.network is not None,
+            own_agents=own_agents,
+            agents_where=where,
+            engine=engine,
+            stand_in=arm.stand_in is not None,
+        )
+        if lacking:
+            raise ConfigError(f"workload {name!r} {lacking.replace('{arm}', repr(arm.name))}")
 
 
 def is_of_requests(factor: str) -> bool:

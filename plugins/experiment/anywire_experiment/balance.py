@@ -34,12 +34,13 @@ class Balance(msgspec.Struct, frozen=True):
         """In a sentence; ``what`` is the singular of what is ordered."""
         if self.count < 2:
             return f"there is one {what}, so there is no order"
-        places = f"each {what} is first in {_times(self.first)} and stands at each other place in {_times(self.place)}"
-        said = f"{places} of {self.blocks} blocks, and comes directly after each other {what} in {_times(self.after)}"
+        said = (
+            f"each {what} is first in {_times(self.first)} and stands at each other place in {_times(self.place)} of "
+            f"{self.blocks} blocks, and comes directly after each other {what} in {_times(self.after)}"
+        )
         if self.is_complete:
             return f"the order is balanced: {said}"
-        whole = period(self.count)
-        return f"the order is as balanced as {self.blocks} blocks allow, complete with a multiple of {whole}: {said}"
+        return f"the order is not wholly balanced, which takes a multiple of {period(self.count)} whole blocks: {said}"
 
 
 def period(count: int) -> int:

@@ -183,6 +183,28 @@ def faults(
 
 
 @app.command()
+def export(
+    record: RecordFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="A new or empty folder.")],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="parquet, csv, latex, svg or pdf; several with commas, or by repeating it. Default: all.",
+        ),
+    ] = None,
+) -> None:
+    """Write the data of a record, and every table and figure of its report, as files."""
+    from anywire_experiment.exports.export import chosen
+    from anywire_experiment.exports.export import export as write
+
+    written = write(record, out, chosen(formats or ()))
+    typer.echo(f"{out}: {len(written)} files")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of a plan."""
     import json

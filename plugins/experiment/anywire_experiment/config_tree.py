@@ -66,7 +66,7 @@ def set_option(tree: dict[str, Any], factor: str, value: Any) -> None:
     """A level of a factor that is a key with dots. Raises `ConfigError`."""
     first, *rest = factor.split(".")
     if first not in Config.model_fields or first in SETTLED:
-        usable = sorted({*SHORT, "system", "network", "request", *Config.model_fields} - {*SETTLED})
+        usable = sorted({*SHORT, "system", "network", "fault", "request", *Config.model_fields} - {*SETTLED})
         raise ConfigError(
             f"factors.{factor}: no such key of the config; a factor begins with one of: {', '.join(usable)}"
         )

@@ -18,7 +18,8 @@
       streams: {stream: true, arrivals: {kind: closed, clients: 32}, seconds: 2}
 
 A factor is named for what it changes: ``transport``, ``selector``, ``scheduler``, ``engine``, ``launcher``, ``agents``,
-``network`` are short for the usual keys, anything else is a key of the config with dots (``pipeline.max_attempts``).
+``network`` are short for the usual keys, ``fault`` strikes in every workload (a kind of fault, ``none``, or the
+members of a workload's ``fault``), anything else is a key of the config with dots (``pipeline.max_attempts``).
 The levels of ``request`` are members of the chat requests that clients send, those of ``request.model`` one of them;
 those of ``system`` are whole systems, Anywire or another one (`anywire_experiment.systems`). A
 level is a value, or ``{label: value}``. Every combination of levels is an *arm*. In every *block* each arm's system is
@@ -39,6 +40,8 @@ import yaml
 from anywire.config_layers import File
 from anywire.errors import ConfigError
 from anywire_experiment.companions import Companion, is_reserved, reserved
+from anywire_experiment.faults.in_plans import StandInServers
+from anywire_experiment.objective import Objective
 from anywire_experiment.plan_files import with_files, with_plugins
 from anywire_experiment.plan_levels import Levels, Name, number_as_name
 from anywire_experiment.validation import describe
@@ -53,23 +56,29 @@ Metric = Literal[
     "throughput",
     "tokens_per_s",
     "goodput",
+    "attainment",
     "fairness",
     "notice",
     "recovery",
     "failures",
     "quality",
     "spent_tokens",
+    "energy_per_request",
+    "energy_per_token",
 ]
 """``latency``: intended send to end of answer. ``ttft``: intended send to first token. ``itl``: time between tokens, of
 one stream. ``wait``: receipt by the orchestrator to sending to an agent, or to the deadline of a task that was not sent
 before. These four in ms; of each block the plan's ``statistic``. ``urgent_wait``: the mean of ``wait``, of the highest
-priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines, per second of the time
-in which requests came. ``fairness``: Jain's index of the tokens of tenants that waited (`Measured.jain`).
-``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the registry losing the agent. ``recovery``: ms
+priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines and the plan's
+objective, per second of the time in which requests came; ``attainment``: their share of all requests. ``fairness``:
+Jain's index of the tokens of tenants that waited (`Measured.jain`).
+``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the first thing that the
+orchestrator tells of it: an agent or link that is lost, an attempt that fails, a breaker. ``recovery``: ms
 from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
 ``failures``: share of requests without a whole answer. ``quality``: share of exercises that were answered right, of all
 that were asked. ``spent_tokens``: tokens of prompts and answers per request, those of the tasks that a service asked
-agents for included."""
+agents for included. ``energy_per_request`` and ``energy_per_token``: joules that the machine took, per whole answer and
+per token of these."""
 
 
 OF_REQUESTS: frozenset[Metric] = frozenset({"latency", "ttft", "itl", "wait"})
@@ -125,11 +134,21 @@ class Plan(_Section):
         "", description="the level the others are compared with; empty: the first"
     )
     network: Network | None = None
+    stand_in: StandInServers | None = pydantic.Field(
+        None,
+        description="servers with OpenAI's API in the place of models, one behind each agent with the engine `openai`; "
+        "faults of a server need them; empty: none",
+    )
     workloads: dict[Name, Workload] = pydantic.Field(min_length=1)
+    objective: Objective | None = pydantic.Field(
+        None,
+        description="what an answer must hold to count for goodput and attainment: {ttft: 500 ms, itl: 50 ms, latency: "
+        "2 s}; empty: its deadline alone",
+    )
     metrics: tuple[Metric, ...] = pydantic.Field(
         (),
         description="what is judged; empty: latency, and ttft and itl of streams, throughput of closed loops, "
-        "notice, recovery and failures of faults",
+        "notice, recovery and failures of faults, attainment where there is an objective",
     )
     statistic: Literal["median", "mean", "p90", "p95", "p99"] = "median"
     margin: float = pydantic.Field(0.10, gt=0, lt=1, description="ratio below which a difference does not matter")
@@ -145,6 +164,9 @@ class Plan(_Section):
         "statistic; above it latency and ttft are not judged",
     )
     cpus: Cpus = Cpus()
+    energy: tuple[str, ...] = pydantic.Field(
+        (), description="parts of the machine whose energy is counted, such as `gpu 0`; empty: all that tell it"
+    )
     ready_timeout: Positive = pydantic.Field(60.0, description="seconds an arm gets until it answers")
 
     @pydantic.model_validator(mode="after")
@@ -156,9 +178,8 @@ class Plan(_Section):
             labels = [each.label for each in self.factors[self.compared]] if self.factors else []
             if self.baseline not in labels:
                 raise ValueError(f"baseline: {self.baseline!r} is no level of {self.compared!r}: {', '.join(labels)}")
-        partitioned = [name for name, each in self.workloads.items() if each.fault and each.fault.kind == "partition"]
-        if partitioned and self.network is None and "network" not in self.factors:
-            raise ValueError(f"workload {partitioned[0]!r} cuts the network, so the plan needs a `network`")
+        if "attainment" in self.metrics and self.objective is None:
+            raise ValueError("metrics: attainment is the share that holds the plan's `objective`: give one")
         return self
 
     @pydantic.model_validator(mode="after")

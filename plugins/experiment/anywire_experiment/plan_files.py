@@ -10,7 +10,7 @@ from typing import Any
 from anywire.config_layers import File
 from anywire.errors import ConfigError
 from anywire_experiment.exercises.files import read_exercises
-from anywire_experiment.load.trace_formats import read_trace
+from anywire_experiment.trace_formats import read_trace
 from anywire_experiment.workload import Trace, Workload
 
 

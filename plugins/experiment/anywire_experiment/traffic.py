@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Annotated
 
 import pydantic
 
@@ -24,6 +25,8 @@ MOST_TURNS = 1_000
 MOST_BRANCHES = 64
 LONGEST_PAUSE = 86_400.0
 """Seconds."""
+WIDEST = 1000
+"""Times the mean that a spread may be."""
 
 CANCELLED = "cancelled"
 """The outcome of a request that its client was meant to give up, whether or not its answer was quicker: such requests
@@ -34,6 +37,16 @@ NOT_ASKED = "not_asked"
 failed: else an arm that fails early would seem to be asked less."""
 
 
+def _can_be_drawn(drawn: Distribution) -> Distribution:
+    if drawn.spread > WIDEST * drawn.mean:
+        raise ValueError(f"a spread of {drawn.spread:g} is more than {WIDEST} times the mean of {drawn.mean:g}")
+    return drawn
+
+
+Amount = Annotated[Drawn, pydantic.AfterValidator(_can_be_drawn)]
+"""A number or a distribution that can be drawn from."""
+
+
 class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -42,10 +55,10 @@ class Sizes(_Section):
     """How long prompts and answers are, in tokens: each request has sizes of its own. A prompt has so many words, which
     are about as many tokens; an answer's size is the request's ``max_tokens``, so the engine must go on as long."""
 
-    prompt: Drawn | None = pydantic.Field(
+    prompt: Amount | None = pydantic.Field(
         None, description="tokens of a prompt; in a conversation of a turn's new text"
     )
-    answer: Drawn | None = pydantic.Field(None, description="tokens of an answer, in the place of `max_tokens`")
+    answer: Amount | None = pydantic.Field(None, description="tokens of an answer, in the place of `max_tokens`")
     file: Path | None = pydantic.Field(
         None,
         description="a trace, in any of the formats of `arrivals: {kind: trace}`, from which pairs of both sizes are "
@@ -69,8 +82,8 @@ class GivingUp(_Section):
     """Clients that do not wait for the end of an answer: they close the connection (or cancel, over a client plane)."""
 
     share: float = pydantic.Field(gt=0, le=1, description="share of the requests that are given up, drawn by seed")
-    after: Drawn | None = pydantic.Field(None, description="seconds after sending")
-    after_tokens: Drawn | None = pydantic.Field(None, description="pieces of a stream after which it is given up")
+    after: Amount | None = pydantic.Field(None, description="seconds after sending")
+    after_tokens: Amount | None = pydantic.Field(None, description="pieces of a stream after which it is given up")
 
     @pydantic.model_validator(mode="after")
     def _one_or_the_other(self) -> GivingUp:
@@ -90,8 +103,8 @@ class Tools(_Section):
     share: float = pydantic.Field(
         gt=0, le=1, description="share of the turns after the first that bring a tool's result"
     )
-    time: Drawn = pydantic.Field(description="seconds that the tool takes: from the answer to the next request")
-    tokens: Drawn = pydantic.Field(Distribution(mean=200), description="tokens of its result")
+    time: Amount = pydantic.Field(description="seconds that the tool takes: from the answer to the next request")
+    tokens: Amount = pydantic.Field(Distribution(mean=200), description="tokens of its result")
 
 
 class FanOut(_Section):
@@ -106,8 +119,8 @@ class Conversation(_Section):
     """Requests that depend on each other, as those of a person who chats or of an agent at work. Arrivals are then of
     sessions: in a closed loop each client begins its next session when the last is over."""
 
-    turns: Drawn = pydantic.Field(description="turns of a session, at least one")
-    think: Drawn = pydantic.Field(
+    turns: Amount = pydantic.Field(description="turns of a session, at least one")
+    think: Amount = pydantic.Field(
         Distribution(mean=0), description="seconds from an answer to the next message of a person"
     )
     tools: Tools | None = None

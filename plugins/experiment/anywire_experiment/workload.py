@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from anywire_experiment.exercises.generated import KINDS, Kind
+from anywire_experiment.faults.in_plans import FaultKind
 from anywire_experiment.traffic import LONGEST_PROMPT, MOST_BLOCK_TOKENS, Conversation, GivingUp, Sizes
 
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
@@ -64,7 +65,7 @@ class Window(_Section):
 
 class Trace(_Section):
     """Replay of a file: one row per request, with its arrival and its lengths. The format is known by its columns
-    (`anywire_experiment.load.trace_formats`): ``anywire`` (also what ``anywire capture`` writes), ``azure``,
+    (`anywire_experiment.trace_formats`): ``anywire`` (also what ``anywire capture`` writes), ``azure``,
     ``burstgpt``, ``mooncake``. What a row says goes before what the workload says."""
 
     kind: Literal["trace"] = "trace"
@@ -168,13 +169,14 @@ class WarmUp(_Section):
 class Fault(_Section):
     """What is done to the system while it is measured."""
 
-    kind: Literal["kill", "pause", "partition"] = pydantic.Field(
+    kind: FaultKind = pydantic.Field(
         description="kill: kill -9 of one agent's process; pause: SIGSTOP, and SIGCONT after `lasts`; partition: the "
-        "agent's host is cut off for `lasts` (needs a network)"
+        "agent's host is cut off for `lasts` (needs a network); 500-burst, silence and the like: the server behind an "
+        "agent fails so (needs `stand_in`); all of them: `anywire experiment faults --list`"
     )
     at: Positive = pydantic.Field(1.0, description="seconds after the measurement began")
     lasts: Positive = pydantic.Field(
-        2.0, description="seconds until the agent is started again, continued or reconnected"
+        2.0, description="seconds until it is over: the agent is started again, continued, reconnected …"
     )
 
 

@@ -12,9 +12,12 @@ import msgspec
 import numpy as np
 
 from anywire_experiment.analysis import lateness, steadiness
-from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable
+from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable, values
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
+from anywire_experiment.analysis.energy import energy_of
+from anywire_experiment.analysis.faults import fault_figures
+from anywire_experiment.analysis.goodput import ObjectiveFigures, objective_figures
 from anywire_experiment.analysis.interactions import interactions
 from anywire_experiment.analysis.lateness import lateness_of
 from anywire_experiment.analysis.measured import Measured, TenantRows
@@ -28,7 +31,6 @@ from anywire_experiment.analysis.results import (
     ArmFigures,
     BandFigures,
     CellState,
-    FaultFigures,
     MetricFigures,
     PairedAnswers,
     Percentiles,
@@ -38,12 +40,12 @@ from anywire_experiment.analysis.results import (
     Valued,
 )
 from anywire_experiment.analysis.steadiness import judged_together, steadiness_of
+from anywire_experiment.analysis.traffic import traffic_of
 from anywire_experiment.analysis.wording import headline
 from anywire_experiment.arms import is_of_requests
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, effective_sample_size, share_over_blocks
-from anywire_experiment.statistics.samples import statistic_of
 
 __all__ = ["RawData", "analyse", "analysed", "differences"]
 
@@ -70,21 +72,16 @@ def analysed(record: RawData) -> Results:
         arms=record.arms,
         workloads=list(plan.workloads),
         headline=headline(judged, record.arms, plan.compared, plan.base_level, record.levels),
-        cautions=[*cautions_of(record), *_told(figures)],
+        cautions=[*cautions_of(record), *lateness.told(figures), *steadiness.told(figures)],
         cells=[_cell(each) for each in record.cells],
         figures=figures,
         comparisons=judged,
         same_answers=_same_answers_of(record),
         paired_answers=_paired_answers(record),
+        objective=plan.objective.told() if plan.objective is not None else "",
         design=design_of(record),
         interactions=interactions(record),
     )
-
-
-def _told(figures: Sequence[ArmFigures]) -> Iterator[str]:
-    """What a reader must know of arms and their load."""
-    for each in figures:
-        yield from filter(None, (lateness.told(each), steadiness.told(each)))
 
 
 def _cell(cell: Cell) -> CellState:
@@ -125,11 +122,15 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         failed_share=_share(blocks.values(), record.plan.confidence),
         failures=dict(sorted(failures.items())),
         unsteady=sum(each.workloads[workload].steady is False for each in cells),
-        metrics={metric: _metric(record, arm, workload, metric) for metric in record.metrics(workload)},
+        metrics={
+            metric: _metric(record, arm, workload, metric)
+            for metric in record.metrics(workload)
+            if record.can_have(metric, arm)
+        },
         stages_us=medians(spans),
         cpu_us=used.cpu_us,
         max_rss_bytes=used.max_rss_bytes,
-        fault=_fault(record.plan, blocks),
+        fault=fault_figures(record.plan, blocks, _counters(cells, workload)),
         wire=next((each.wire for each in cells), ""),
         wire_bytes=used.wire_bytes,
         stream=record.stream_shape(arm, workload),
@@ -137,9 +138,18 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         counters=_counters(cells, workload),
         origins=dict(sorted(origins.items())),
         quality=quality_of(blocks, record.plan.confidence),
+        objective=_objective(record.plan, blocks),
+        energy=energy_of(cells, blocks, workload),
+        traffic=traffic_of(record.plan, blocks),
         lateness=lateness_of(record, arm, workload),
         steady=steadiness_of(record, arm, workload),
     )
+
+
+def _objective(plan: Plan, blocks: Mapping[int, Measured]) -> ObjectiveFigures | None:
+    if plan.objective is None:
+        return None
+    return objective_figures({block: (each.held(), each.failed) for block, each in blocks.items()}, plan.confidence)
 
 
 def _counters(cells: Sequence[Cell], workload: str) -> dict[str, float]:
@@ -183,53 +193,29 @@ def _share(blocks: Collection[Measured], confidence: float) -> Valued | None:
     return Valued(sum(failed) / sum(requests), share)
 
 
-def _fault(plan: Plan, blocks: Mapping[int, Measured]) -> FaultFigures | None:
-    inflicted = {block: fault for block, each in blocks.items() if (fault := each.fault()) is not None}
-    if not inflicted:
-        return None
-    after = [blocks[block].after_the_fault(fault.at_ns) for block, fault in inflicted.items()]
-    failed, streams_lost, retried = (sum(each) for each in zip(*after, strict=True))
-    kinds = {fault.what for fault in inflicted.values()}
-    notice, recovery = (_numbers(metric, blocks, inflicted) for metric in ("notice", "recovery"))
-    return FaultFigures(
-        kind=" or ".join(sorted(kinds)),
-        blocks=len(inflicted),
-        notice_ms=notice,
-        recovery_ms=recovery,
-        notice=typical(plan, "notice", list(notice.values())) if notice else None,
-        recovery=typical(plan, "recovery", list(recovery.values())) if recovery else None,
-        failed=failed,
-        streams_lost=streams_lost,
-        retried=retried,
-    )
-
-
-def _numbers(metric: Metric, blocks: Mapping[int, Measured], of: Mapping[int, object]) -> dict[int, float]:
-    return {block: float(series[0]) for block in of if (series := blocks[block].series(metric)).size}
-
-
 def _metric(record: RawData, arm: str, workload: str, metric: Metric) -> MetricFigures:
     given = usable(record, arm, workload, metric)
-    of = statistic_of(record.plan.statistic)
-    values = {block: of(series) for block, series in given.items()}
+    by_block = values(record, arm, workload, metric)
     single = metric not in OF_REQUESTS
     percentiles = None
     if len(given) > 1 and not single and all(series.min() > 0 for series in given.values()):
-        percentiles = Percentiles(**{name: _percentile(record, given, name) for name in Percentiles.__struct_fields__})
+        of_all = {name: values(record, arm, workload, metric, name) for name in Percentiles.__struct_fields__}
+        percentiles = Percentiles(**{name: _percentile(record, given, name, found) for name, found in of_all.items()})
     return MetricFigures(
         unit=MEANINGS[metric].unit,
-        values=values,
+        values=by_block,
         samples=sum(series.size for series in given.values()),
         effective=sum(1.0 if single else effective_sample_size(series) for series in given.values()),
-        typical=typical(record.plan, metric, list(values.values())) if values else None,
+        typical=typical(record.plan, metric, list(by_block.values())) if by_block else None,
         percentiles=percentiles,
     )
 
 
-def _percentile(record: RawData, given: Usable, name: str) -> Valued | None:
-    if min(series.size for series in given.values()) < fewest_samples(name):
+def _percentile(record: RawData, given: Usable, name: str, of_all: Mapping[int, float]) -> Valued | None:
+    """None where one of the blocks that count has too few answers for it, or so many failures that it is one."""
+    if min(series.size for series in given.values()) < fewest_samples(name) or of_all.keys() != given.keys():
         return None
-    return geometric(record.plan, [statistic_of(name)(series) for series in given.values()])
+    return geometric(record.plan, list(of_all.values()))
 
 
 def _same_answers_of(record: RawData) -> list[SameAnswers]:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from anywire_experiment.analysis.metrics import SHARES
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Valued
 from anywire_experiment.analysis.sample_rows import Floats
+from anywire_experiment.analysis.survivors import Ends, ends_of
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, Estimate
 from anywire_experiment.statistics.studentised import resampling_counts, studentised_mean
@@ -17,7 +19,7 @@ from anywire_experiment.statistics.studentised import resampling_counts, student
 RESAMPLES = 10_000
 WIDEST = 10_000.0
 """Ratio of an interval's limits from which on it says nothing, and is not told."""
-MAY_BE_ZERO: frozenset[Metric] = frozenset({"failures", "recovery", "quality"})
+MAY_BE_ZERO: frozenset[Metric] = SHARES | {"recovery"}
 """Metrics whose values are added, and not multiplied, over blocks."""
 PACED: frozenset[Metric] = frozenset({"itl", "tokens_per_s"})
 """Metrics that a stream has by its pace, and a burst has not."""
@@ -27,12 +29,29 @@ Usable = dict[int, Floats]
 
 
 def usable(record: RawData, arm: str, workload: str, metric: Metric) -> Usable:
-    """The series of the blocks that count for a metric; none for the pace of streams that were bursts."""
+    """What the requests that were answered give in the blocks that count for a metric; nothing of the pace of streams
+    that were bursts."""
     if metric in PACED and record.is_burst(arm, workload):
         return {}
     fewest = fewest_samples(record.plan.statistic) if metric in OF_REQUESTS else 1
     blocks = record.measured(arm, workload)
     return {block: series for block, each in blocks.items() if (series := each.series(metric)).size >= fewest}
+
+
+def ends(record: RawData, arm: str, workload: str, metric: Metric, statistic: str = "") -> dict[int, Ends]:
+    """A statistic of all requests, by block, and what it may have been (`ends_of`); empty: the plan's."""
+    blocks = record.measured(arm, workload)
+    ceiling = 1e3 * record.plan.workloads[workload].timeout
+    return {
+        block: ends_of(series, blocks[block].lacking(metric), statistic or record.plan.statistic, ceiling)
+        for block, series in usable(record, arm, workload, metric).items()
+    }
+
+
+def values(record: RawData, arm: str, workload: str, metric: Metric, statistic: str = "") -> dict[int, float]:
+    """The same without the blocks in which so many failed that it lies among them."""
+    found = ends(record, arm, workload, metric, statistic)
+    return {block: each.value for block, each in found.items() if each.value is not None}
 
 
 def typical(plan: Plan, metric: Metric, values: Sequence[float]) -> Valued:

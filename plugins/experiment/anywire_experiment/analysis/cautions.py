@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from anywire_experiment.analysis.energy import cautions_of_energy
 from anywire_experiment.analysis.outside import outside_of_it
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import moments
@@ -37,6 +38,7 @@ def cautions_of(record: RawData) -> list[str]:
         *_of_sessions(sessions_of(record.folder)),
         *_of_blocks(record),
         *_of_bursts(record),
+        *cautions_of_energy(record.cells),
         *record.plan.repeated_traces(),
         *outside_of_it(sessions_of(record.folder)),
     ]

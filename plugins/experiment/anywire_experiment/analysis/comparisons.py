@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import numpy as np
 
-from anywire_experiment.analysis.blocks import PACED, RESAMPLES, is_told, mean_over_blocks, usable
+from anywire_experiment.analysis.blocks import PACED, RESAMPLES, ends, is_told, mean_over_blocks, values
+from anywire_experiment.analysis.energy import ENERGY
 from anywire_experiment.analysis.lateness import judged_unless_late
 from anywire_experiment.analysis.measured import Measured
-from anywire_experiment.analysis.metrics import MEANINGS
+from anywire_experiment.analysis.metrics import JUDGED_SHARES, MEANINGS, SHARES
 from anywire_experiment.analysis.places import caution_of, without_place
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
+from anywire_experiment.analysis.survivors import Sides, bounded, bounded_shares, not_held, scaled, share_failed
 from anywire_experiment.analysis.wording import judged, judged_shares, metric_of, moments, not_told, unjudged
 from anywire_experiment.plan import Metric
 from anywire_experiment.statistics import (
@@ -26,7 +28,6 @@ from anywire_experiment.statistics import (
     share_verdict,
     verdict,
 )
-from anywire_experiment.statistics.samples import statistic_of
 from anywire_experiment.statistics.signed_rank import hodges_lehmann
 
 
@@ -37,6 +38,7 @@ def comparisons(record: RawData) -> list[ComparisonFigures]:
         for workload in record.plan.workloads
         for baseline, candidate in pairs(record)
         for metric in record.metrics(workload)
+        if record.can_have(metric, baseline) and record.can_have(metric, candidate)
     ]
     family = as_family({at: found for at, each in enumerate(made) if (found := each.comparison or each.shares)})
     for at, found in family.items():
@@ -53,6 +55,11 @@ def comparisons(record: RawData) -> list[ComparisonFigures]:
 def _told(each: ComparisonFigures, found: Comparison | ShareComparison, names: tuple[str, str]) -> ComparisonFigures:
     """With its comparison as one of the family, and what it comes to. ``names``: of the baseline and the candidate."""
     meaning = MEANINGS[metric_of(each.metric)]
+    if each.bounds is not None and (why := not_held(found, each.bounds, names)):
+        reason, remedy = why
+        sentence = f"{names[1]} and {names[0]}: not judged, for {reason}; {remedy}"
+        told = {"comparison": found} if isinstance(found, Comparison) else {"shares": found}
+        return msgspec.structs.replace(each, **told, reason=reason, sentence=sentence)
     if isinstance(found, ShareComparison):
         said = share_verdict(found, larger_is_better=meaning.larger_is_better, words=meaning.words)
         sentence = judged_shares(*names, found, said, meaning.words)
@@ -80,7 +87,7 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
     arms = (baseline, candidate)
     names = [record.levels[arm][plan.compared] for arm in arms]
     sides = [record.measured(arm, workload) for arm in arms]
-    before, after = (usable(record, arm, workload, metric) for arm in arms)
+    before, after = (values(record, arm, workload, metric) for arm in arms)
     common = sorted(before.keys() & after.keys())
     excluded = {
         block: "; ".join(
@@ -106,7 +113,7 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         sentence="",
         # A failed request is in the share that was answered right: it was not.
         caution=[
-            *(_failed(arms, sides) if metric != "quality" else ()),
+            *(_failed(arms, sides) if metric not in SHARES else ()),
             *_left_out(excluded, plan.blocks),
             *caution_of(record, workload, metric),
         ],
@@ -114,45 +121,62 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
     if metric in PACED and (reason := _bursts(record, workload, metric, arms)):
         sentence = f"{names[1]} and {names[0]}: {reason}"
         return msgspec.structs.replace(made, reason=reason, sentence=sentence, excluded={}, caution=[])
+    if metric in ENERGY and not common and excluded:
+        reason = f"there is no energy to compare: {excluded[min(excluded)]}"
+        sentence = f"{names[1]} and {names[0]}: {reason}"
+        return msgspec.structs.replace(made, reason=reason, sentence=sentence, excluded={}, caution=[])
     if len(common) < 2:
         reason = f"a comparison needs 2 blocks or more, and {len(common)} of {plan.blocks} count for both arms"
         return msgspec.structs.replace(made, reason=reason, sentence=f"{names[1]} and {names[0]}: {reason}")
-    before, after = without_place(record, workload, metric, arms, (before, after))
-    of = statistic_of(plan.statistic)
-    values = [np.array([of(given[block]) for block in common]) for given in (before, after)]
-    if metric == "quality" and len(common) >= FEWEST_FOR_INTERVAL:
+    found = (before, after)
+    before, after = without_place(record, workload, metric, arms, found)
+    paired = [np.array([given[block] for block in common]) for given in (before, after)]
+    if metric in JUDGED_SHARES and len(common) >= FEWEST_FOR_INTERVAL:
         shares = compare_shares(
-            list(values[0]),
-            list(values[1]),
+            list(paired[0]),
+            list(paired[1]),
             margin=plan.share_margin,
             level=plan.confidence,
             resamples=RESAMPLES,
             seed=plan.seed,
         )
-        return msgspec.structs.replace(made, shares=shares)
-    if metric in ("failures", "quality") or min(each.min() for each in values) <= 0.0:
-        is_share = metric in ("failures", "quality")
-        reason = "shares are compared by their difference" if is_share else "a block's value is 0, so there is no ratio"
-        difference = mean_over_blocks(plan, list(values[1] - values[0]))
+        every = range(1, plan.blocks + 1)
+        shares, bounds = bounded_shares(shares, before, after, every, resamples=RESAMPLES, seed=plan.seed)
+        return msgspec.structs.replace(made, shares=shares, bounds=bounds)
+    if metric in SHARES or min(each.min() for each in paired) <= 0.0:
+        reason = (
+            "shares are compared by their difference"
+            if metric in SHARES
+            else "a block's value is 0, so there is no ratio"
+        )
+        difference = mean_over_blocks(plan, list(paired[1] - paired[0]))
         if difference is None:
             count = f"{len(common)} of {plan.blocks} count for both arms"
             reason = f"an interval takes {FEWEST_FOR_INTERVAL} blocks, and {count}"
             return msgspec.structs.replace(made, reason=reason, sentence=f"{names[1]} and {names[0]}: {reason}")
-        shift = hodges_lehmann(values[1] - values[0], plan.confidence)
-        none = not any(each.any() for each in values)
+        shift = hodges_lehmann(paired[1] - paired[0], plan.confidence)
+        none = not any(each.any() for each in paired)
         sentence = f"{MEANINGS[metric].title} is 0 in every block of both" if none else ""
         sentence = sentence or unjudged(names[0], names[1], difference, metric)
         return msgspec.structs.replace(made, difference=difference, shift=shift, reason=reason, sentence=sentence)
     comparison = compare(
-        [before[block] for block in common],
-        [after[block] for block in common],
+        paired[0].tolist(),
+        paired[1].tolist(),
         margin=plan.margin,
         statistic=plan.statistic,
         level=plan.confidence,
         resamples=RESAMPLES,
         seed=plan.seed,
     )
-    return msgspec.structs.replace(made, comparison=comparison)
+    failed = (share_failed(sides[0], metric), share_failed(sides[1], metric))
+    may_be = Sides(
+        scaled(ends(record, baseline, workload, metric), found[0], before),
+        scaled(ends(record, candidate, workload, metric), found[1], after),
+        failed,
+    )
+    every = range(1, plan.blocks + 1)
+    comparison, bounds = bounded(comparison, may_be, every, resamples=RESAMPLES, seed=plan.seed)
+    return msgspec.structs.replace(made, comparison=comparison, bounds=bounds)
 
 
 def _bursts(record: RawData, workload: str, metric: Metric, arms: tuple[str, str]) -> str:
@@ -167,11 +191,13 @@ def _bursts(record: RawData, workload: str, metric: Metric, arms: tuple[str, str
 
 
 def _failed(arms: tuple[str, str], sides: list[dict[int, Measured]]) -> Iterator[str]:
-    """Failures are in no figure but their own, so a figure is read beside them."""
+    """What a figure is read beside: a failed request has no latency of its own."""
     for arm, side in zip(arms, sides, strict=True):
         failed, requests = sum(each.failed for each in side.values()), sum(each.requests for each in side.values())
         if failed:
-            yield f"{failed} of {requests} requests of {arm} failed and are not in it"
+            yield f"{failed} of {requests} requests of {arm} failed, and count as slower than every answer"
+        if gone := sum(each.cancelled for each in side.values()):
+            yield f"{gone} requests of {arm} were given up by their clients, as was planned, and are not in it"
         if other := sum(each.failures.get("wrong_transport", 0) for each in side.values()):
             yield f"{other} answers of {arm} came over another transport than its own, and count as failed"
 

@@ -69,10 +69,10 @@ class LatenessFigures(msgspec.Struct, frozen=True):
 class SteadyFigures(msgspec.Struct, frozen=True):
     """Whether the latency was steady while it was measured.
 
-    ``blocks`` were long enough to tell; in ``stepped`` of them there is a step from one level to another, where 5 %
-    would have one by chance. ``start`` is the latency of the first fifth by that of the last half (geometric mean over
-    the blocks), with its interval; ``p`` that of "there is no difference". ``shown``: one of both is more than chance,
-    with ``p_adjusted`` below 5 %, all arms and workloads looked at together.
+    ``blocks`` had 200 whole answers, which are enough to tell; in ``stepped`` of them there is a step from one level to
+    another, where 5 % would have one by chance. ``start`` is the latency of the first fifth by that of the last half
+    (geometric mean over the blocks), with its interval; ``p`` that of "there is no difference". ``shown``: one of both
+    is more than chance, with ``p_adjusted`` at most 5 %, all arms and workloads looked at together.
     """
 
     blocks: int

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from anywire_experiment.analysis.blocks import MAY_BE_ZERO, RESAMPLES, is_told, usable
+from anywire_experiment.analysis.blocks import MAY_BE_ZERO, RESAMPLES, is_told, values
 from anywire_experiment.analysis.design_figures import InteractionFigures
 from anywire_experiment.analysis.places import without_place
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import meaning_of
 from anywire_experiment.plan import Metric
 from anywire_experiment.statistics import Comparison, Estimate, Outcome, as_family, compare, verdict
-from anywire_experiment.statistics.samples import statistic_of
 
 SAME, DIFFERS = "same", "differs"
 Ratios = dict[int, float]
@@ -93,15 +92,15 @@ def _interaction(
 
 def _ratios(record: RawData, workload: str, metric: Metric, candidate: str, levels: dict[str, str]) -> Ratios:
     """Of the blocks that count for both arms; none where a value is 0."""
-    compared, of = record.plan.compared, statistic_of(record.plan.statistic)
+    compared = record.plan.compared
     arms = tuple(
         next(arm for arm, known in record.levels.items() if known == levels | {compared: level})
         for level in (record.plan.base_level, candidate)
     )
-    given = tuple(usable(record, arm, workload, metric) for arm in arms)
+    given = tuple(values(record, arm, workload, metric) for arm in arms)
     before, after = without_place(record, workload, metric, (arms[0], arms[1]), (given[0], given[1]))
-    values = {block: (of(before[block]), of(after[block])) for block in before.keys() & after.keys()}
-    return {block: high / low for block, (low, high) in values.items() if low > 0.0 and high > 0.0}
+    pairs = {block: (before[block], after[block]) for block in before.keys() & after.keys()}
+    return {block: high / low for block, (low, high) in pairs.items() if low > 0.0 and high > 0.0}
 
 
 def _told(each: InteractionFigures, found: Comparison) -> InteractionFigures:

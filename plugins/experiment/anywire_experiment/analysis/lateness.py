@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -44,15 +44,20 @@ def lateness_of(record: RawData, arm: str, workload: str) -> LatenessFigures | N
     )
 
 
-def told(each: ArmFigures) -> str:
-    """What a reader must know of the generator, in a sentence; empty where it had time to spare."""
-    found = each.lateness
-    if found is None or found.cores is None or found.cores < BUSY:
-        return ""
-    return (
-        f"the load generator used {found.cores:.2f} of one core under {each.workload} of {each.arm}: its own work may "
-        "be what is measured there"
-    )
+def told(figures: Sequence[ArmFigures]) -> Iterator[str]:
+    """What a reader must know, a sentence for each workload for which the generator had no time to spare."""
+    for workload in dict.fromkeys(each.workload for each in figures):
+        used = {each.arm: _cores_of(each) for each in figures if each.workload == workload}
+        busy = [f"{cores:.2f} with {arm}" for arm, cores in used.items() if cores >= BUSY]
+        if busy:
+            yield (
+                f"the load generator used nearly all of a core under {workload} ({', '.join(busy)}): its own work may "
+                "be what is measured there"
+            )
+
+
+def _cores_of(arm: ArmFigures) -> float:
+    return (arm.lateness.cores or 0.0) if arm.lateness is not None else 0.0
 
 
 def judged_unless_late(record: RawData, each: ComparisonFigures) -> ComparisonFigures:

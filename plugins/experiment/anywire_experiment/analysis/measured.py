@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from anywire.fairness import Served, jain_index
 from anywire.stages import STAGES
+from anywire_experiment.analysis.energy import joules_per
+from anywire_experiment.analysis.goodput import Held, held
 from anywire_experiment.analysis.sample_rows import Floats, column, in_time, waits_ms
-from anywire_experiment.plan import Metric
+from anywire_experiment.objective import Objective
+from anywire_experiment.plan import OF_REQUESTS, Metric
 from anywire_experiment.record.cells import Cell, Event
 from anywire_experiment.traffic import CANCELLED
 
@@ -36,6 +39,13 @@ FEWEST_TOKENS = 3
 """Tokens of a stream from which on it can be told whether they came one after the other."""
 MOMENT_NS = 50_000
 """Pieces that are less apart came at one moment: no engine takes less for a token."""
+
+FAULTS = frozenset({"fault", "kill", "pause", "partition"})
+"""Events that begin a fault; records before format 4 have a kind of fault for it."""
+ENDS = frozenset({"mended", "start", "continue", "restore"})
+"""Events that end it."""
+NOTICES = frozenset({"agent_lost", "attempt_failed", "health_changed", "link_lost", "task_requeued"})
+"""Events by which the orchestrator tells that something is wrong."""
 
 CROSSING = ("wire and wake-up of the agent", "way back")
 """Spans between two processes' clocks, which compare under one boot only."""
@@ -63,27 +73,47 @@ class TenantRows(NamedTuple):
     waits_s: Floats
 
 
+def _is_of(told: Event, fault: Event) -> bool:
+    """Whether it tells that something is wrong with what the fault met. A task that waits again names no agent. A
+    breaker that is tried again, or closes, tells of what was before."""
+    if told.what == "health_changed" and told.detail.partition(":")[0].rpartition(" ")[2] not in (
+        "open",
+        "quarantined",
+    ):
+        return False
+    return not told.agent or fault.agent in ("", told.agent)
+
+
 class Measured:
     """The measured rows of one workload in one cell. Series are in order of the intended times, of whole answers."""
 
-    def __init__(self, cell: Cell, samples: pa.Table, workload: str) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        samples: pa.Table,
+        workload: str,
+        objective: Objective | None = None,
+        *,
+        streams: bool = False,
+    ) -> None:
+        self._objective, self._streams = objective, streams
         chosen = pc.and_(pc.equal(samples["workload"], workload), pc.equal(samples["phase"], "measured"))
         self.rows = samples.filter(chosen).sort_by([("intended_ns", "ascending"), ("index", "ascending")])
-        given_up = pc.equal(self.rows["outcome"], CANCELLED)
-        self.cancelled = int(pc.sum(given_up).as_py() or 0)
-        """Requests that their clients were meant to give up: load, and in no figure."""
-        self.rows = self.rows.filter(pc.invert(given_up))
-        outcomes = self.rows["outcome"]
-        self.whole = self.rows.filter(pc.equal(outcomes, "ok"))
-        counted = pc.value_counts(outcomes.combine_chunks()).to_pylist()
-        self.failures = {each["values"]: int(each["counts"]) for each in counted if each["values"] != "ok"}
-        failed = self.rows.filter(pc.not_equal(outcomes, "ok"))
-        self.origins = Counter(origin for origin in failed["origin"].to_pylist() if origin)
+        self.asked = self.rows
+        """With the requests that their clients were meant to give up: load, and in no figure."""
+        self.rows = self.asked.filter(pc.not_equal(self.asked["outcome"], CANCELLED))
+        self.cancelled = self.asked.num_rows - self.rows.num_rows
+        self.whole = self.rows.filter(pc.equal(self.rows["outcome"], "ok"))
+        self._failed = self.rows.filter(pc.not_equal(self.rows["outcome"], "ok"))
+        counted = pc.value_counts(self._failed["outcome"].combine_chunks()).to_pylist()
+        self.failures = {each["values"]: int(each["counts"]) for each in counted}
+        self.origins = Counter(origin for origin in self._failed["origin"].to_pylist() if origin)
         """How many failed by whose fault, of those for which somebody has said."""
+        self.joules = cell.workloads[workload].joules if workload in cell.workloads else {}
         self.began_ns = cell.workloads[workload].began_ns if workload in cell.workloads else 0
         self.events = [each for each in cell.events if each.workload == workload]
         # An agent may be lost when the workload is already over, which is noticed all the same.
-        self._lost = [each for each in cell.events if each.what == "agent_lost" and each.workload in (workload, "")]
+        self._told = [each for each in cell.events if each.what in NOTICES and each.workload in (workload, "")]
         self._series: dict[Metric, Floats] = {}
 
     @property
@@ -94,12 +124,23 @@ class Measured:
     def failed(self) -> int:
         return sum(self.failures.values())
 
+    @property
+    def tokens(self) -> int:
+        """Of whole answers."""
+        return int(np.maximum(column(self.whole, "tokens"), 0).sum())
+
     def series(self, metric: Metric) -> Floats:
         """The samples of a metric, in its unit; empty when these rows do not give it. A rate, and what is said of a
         fault, is one number."""
         if metric not in self._series:
             self._series[metric] = self._measure(metric)
         return self._series[metric]
+
+    def lacking(self, metric: Metric) -> int:
+        """Requests that failed and so have no value of ``metric``; 0 for those of which a block has one number."""
+        if metric == "wait":
+            return self.failed - int(waits_ms(self._failed).size)
+        return self.failed if metric in OF_REQUESTS else 0
 
     def _measure(self, metric: Metric) -> Floats:
         match metric:
@@ -115,6 +156,9 @@ class Measured:
                 return self._urgent_wait()
             case "goodput":
                 return self._goodput()
+            case "attainment":
+                everything = self.held().everything
+                return np.array([everything.mean()]) if everything.size else np.array([])
             case "fairness":
                 index = self.jain()
                 return np.array([]) if index is None else np.array([index])
@@ -134,6 +178,10 @@ class Measured:
             case "spent_tokens":
                 spent = self.rows["spent_tokens"].drop_null().to_numpy()
                 return np.array([spent.mean()]) if spent.any() else np.array([])
+            case "energy_per_request":
+                return joules_per(self.joules, self.whole.num_rows)
+            case "energy_per_token":
+                return joules_per(self.joules, self.tokens)
 
     def exercises(self) -> pa.Table:
         """The requests whose answers were checked, failed ones too: these are not right."""
@@ -208,10 +256,15 @@ class Measured:
         waits = waits_ms(self.rows.filter(urgent))
         return np.array([waits.mean()]) if waits.size else np.array([])
 
+    def held(self) -> Held:
+        """Of each request whether it held the objective and its deadline."""
+        return held(self.rows, self._objective, streams=self._streams)
+
     def _goodput(self) -> Floats:
         """Not over the time until the last answer: an arm that refuses what it cannot serve has a shorter one."""
         span = column(self.rows, "intended_ns").max() - self.began_ns if self.requests else 0
-        return np.array([in_time(self.rows).sum() / (span / 1e9)]) if span > 0 and self.began_ns else np.array([])
+        useful = self.held().everything.sum()
+        return np.array([useful / (span / 1e9)]) if span > 0 and self.began_ns else np.array([])
 
     def _since_intended(self, end: str) -> Floats:
         took: Floats = (column(self.whole, end) - column(self.whole, "intended_ns")) / 1e6
@@ -238,23 +291,45 @@ class Measured:
 
     def fault(self) -> Event | None:
         """The fault that was inflicted."""
-        return next((each for each in self.events if each.what in ("kill", "pause", "partition")), None)
+        return next((each for each in self.events if each.what in FAULTS), None)
 
-    def after_the_fault(self, at_ns: int) -> tuple[int, int, int]:
-        """Of the requests under way at ``at_ns`` or later: those without a whole answer, those of them whose stream had
-        begun, and those that a further attempt answered."""
-        later = self.rows.filter(pc.greater_equal(self.rows["done_ns"], at_ns))
-        failed = later.filter(pc.not_equal(later["outcome"], "ok"))
-        begun = int(np.count_nonzero(pc.list_value_length(failed["piece_ns"]).to_numpy())) if failed.num_rows else 0
-        again = pc.and_(pc.equal(later["outcome"], "ok"), pc.greater(later["attempts"], 1))
-        return int(failed.num_rows), begun, int(later.filter(again).num_rows)
-
-    def _notice(self) -> Floats:
+    def notice(self) -> Event | None:
+        """The first thing that the orchestrator told of the fault; None when it told nothing."""
         fault = self.fault()
         if fault is None:
-            return np.array([])
-        lost = [each.at_ns for each in self._lost if each.at_ns >= fault.at_ns and fault.agent in ("", each.agent)]
-        return np.array([(min(lost) - fault.at_ns) / 1e6]) if lost else np.array([])
+            return None
+        told = [each for each in self._told if each.at_ns >= fault.at_ns and _is_of(each, fault)]
+        return min(told, key=lambda each: each.at_ns, default=None)
+
+    def mended_ns(self) -> int:
+        """When the fault was over; 0 when it was not."""
+        fault = self.fault()
+        over = [each.at_ns for each in self.events if each.what in ENDS and fault and each.at_ns >= fault.at_ns]
+        return min(over, default=0)
+
+    def has_streams(self) -> bool:
+        """Whether answers were streamed."""
+        return bool(np.any(pc.fill_null(pc.list_value_length(self.rows["piece_ns"]), 0).to_numpy()))
+
+    def tokens_of_failed_attempts(self) -> int:
+        """As far as the orchestrator has seen them."""
+        return sum(each.tokens for each in self.events if each.what == "attempt_failed")
+
+    def after_the_fault(self, at_ns: int) -> tuple[int, int, int, int]:
+        """Of the requests under way at ``at_ns`` or later: those without a whole answer, those of them whose stream had
+        begun, the tokens that had come of these, and those requests that a further attempt answered."""
+        later = self.rows.filter(pc.greater_equal(self.rows["done_ns"], at_ns))
+        failed = later.filter(pc.not_equal(later["outcome"], "ok"))
+        pieces = pc.fill_null(pc.list_value_length(failed["piece_ns"]), 0).to_numpy()
+        begun, cut = int(np.count_nonzero(pieces)), int(np.maximum(pieces, column(failed, "tokens"))[pieces > 0].sum())
+        again = pc.and_(pc.equal(later["outcome"], "ok"), pc.greater(later["attempts"], 1))
+        return int(failed.num_rows), begun, cut, int(later.filter(again).num_rows)
+
+    def _notice(self) -> Floats:
+        fault, notice = self.fault(), self.notice()
+        return (
+            np.array([(notice.at_ns - fault.at_ns) / 1e6]) if fault is not None and notice is not None else np.array([])
+        )
 
     def _recovery(self) -> Floats:
         """From the fault until the last disturbed request was over, 0 when none was. Disturbed: failed, or taking more

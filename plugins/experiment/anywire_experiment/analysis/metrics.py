@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from anywire_experiment.objective import Objective
 from anywire_experiment.plan import Metric
 from anywire_experiment.workload import Closed, Trace, Workload
 
@@ -25,18 +26,34 @@ MEANINGS: dict[Metric, Meaning] = {
     "urgent_wait": Meaning("mean wait of the most urgent", "ms", False, ("shorter", "longer")),
     "throughput": Meaning("answers per second", "/s", True, ("higher", "lower")),
     "tokens_per_s": Meaning("tokens per second", "/s", True, ("higher", "lower")),
-    "goodput": Meaning("answers in time per second", "/s", True, ("higher", "lower")),
+    "goodput": Meaning("useful answers per second", "/s", True, ("higher", "lower")),
+    "attainment": Meaning("share that held the objective", "", True, ("in time more often", "in time less often")),
     "fairness": Meaning("Jain's index of tenants that waited", "", True, ("fairer", "less fair")),
     "notice": Meaning("time to notice a fault", "ms", False, ("sooner", "later")),
     "recovery": Meaning("time to recover", "ms", False, ("sooner", "later")),
     "failures": Meaning("share of failed requests", "", False, ("fewer", "more")),
     "quality": Meaning("share answered right", "", True, ("right more often", "right less often")),
     "spent_tokens": Meaning("tokens per request", "", False, ("cheaper", "dearer")),
+    "energy_per_request": Meaning("energy per answer", "J", False, ("cheaper in energy", "dearer in energy")),
+    "energy_per_token": Meaning("energy per token", "J", False, ("cheaper in energy", "dearer in energy")),
 }
 
 
-def default_metrics(workload: Workload) -> tuple[Metric, ...]:
-    """What is judged when the plan does not say."""
+SHARES: frozenset[Metric] = frozenset({"failures", "quality", "attainment"})
+"""Those that are shares of requests, which are compared by their difference."""
+JUDGED_SHARES: frozenset[Metric] = frozenset({"quality", "attainment"})
+"""Those of them that are judged, against the plan's `share_margin`."""
+
+
+def default_metrics(
+    workload: Workload, objective: Objective | None = None, *, is_faulty: bool = False
+) -> tuple[Metric, ...]:
+    """What is judged when the plan does not say. ``is_faulty``: a factor of the plan is a fault."""
+    usual: tuple[Metric, ...] = ("latency", "notice", "recovery", "failures") if is_faulty else _usual(workload)
+    return usual if objective is None else ("attainment", *usual)
+
+
+def _usual(workload: Workload) -> tuple[Metric, ...]:
     if workload.fault is not None:
         return ("notice", "recovery", "failures")
     if workload.exercises is not None:
@@ -46,10 +63,10 @@ def default_metrics(workload: Workload) -> tuple[Metric, ...]:
     return ("latency", *streams, *(("throughput",) if closed and not workload.stream else ()), "failures")
 
 
-def measurable(metric: Metric, workload: Workload) -> bool:
+def measurable(metric: Metric, workload: Workload, *, is_faulty: bool = False) -> bool:
     """Whether ``workload`` can have it at all: a plan's metrics are for all of its workloads."""
     if metric in ("notice", "recovery"):
-        return workload.fault is not None
+        return is_faulty or workload.fault is not None
     if metric == "quality":
         return workload.exercises is not None
     if metric == "fairness":

@@ -8,15 +8,16 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from anywire_experiment.analysis.blocks import MAY_BE_ZERO, Usable, usable
+from anywire_experiment.analysis.blocks import MAY_BE_ZERO, values
 from anywire_experiment.analysis.design_figures import DesignFigures, PlaceFigures
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import meaning_of, percent
 from anywire_experiment.balance import balance_of
 from anywire_experiment.plan import Metric
 from anywire_experiment.statistics.place import FOUND, Layout, drawn_apart
-from anywire_experiment.statistics.samples import Estimate, statistic_of
+from anywire_experiment.statistics.samples import Estimate
 
+Values = dict[int, float]
 FEWEST_DEGREES = 5
 """Values that must be left over to tell chance by, or the effect of a place is not estimated."""
 
@@ -46,13 +47,12 @@ def design_of(record: RawData) -> DesignFigures | None:
 
 
 def without_place(
-    record: RawData, workload: str, metric: Metric, arms: tuple[str, str], given: tuple[Usable, Usable]
-) -> tuple[Usable, Usable]:
-    """The series of a baseline and a candidate, in the blocks that both have, as they would be had every cell stood at
-    an average place; unchanged where no effect of the place was found.
+    record: RawData, workload: str, metric: Metric, arms: tuple[str, str], given: tuple[Values, Values]
+) -> tuple[Values, Values]:
+    """The values of a baseline and a candidate by block, in the blocks that both have, as they would be had every cell
+    stood at an average place; unchanged where no effect of the place was found.
 
-    Each block's series is multiplied by one number, so that any statistic of it changes by that number. The ratios keep
-    the spread that they have beside the effects estimated from them (`drawn_apart`).
+    The ratios keep the spread that they have beside the effects estimated from them (`drawn_apart`).
     """
     common = given[0].keys() & given[1].keys()
     found = _place(record, workload, metric)
@@ -60,11 +60,10 @@ def without_place(
         return given
     order = {(each.arm, each.block): each.order for each in record.cells}
     before, after = (
-        {block: series[block] * math.exp(-found.effects[order[arm, block]]) for block in sorted(common)}
-        for arm, series in zip(arms, given, strict=True)
+        {block: by_block[block] * math.exp(-found.effects[order[arm, block]]) for block in sorted(common)}
+        for arm, by_block in zip(arms, given, strict=True)
     )
-    of = statistic_of(record.plan.statistic)
-    logs = np.array([math.log(of(after[block]) / of(before[block])) for block in before])
+    logs = np.array([math.log(after[block] / before[block]) for block in before])
     factors = np.exp(drawn_apart(logs) - logs)
     return before, {block: after[block] * factor for block, factor in zip(before, factors, strict=True)}
 
@@ -102,31 +101,28 @@ def _found(record: RawData, workload: str, metric: Metric) -> _Place:
 
     if metric in MAY_BE_ZERO:
         return unknown("its values are added and not multiplied")
-    of = statistic_of(record.plan.statistic)
     arms = {arm: number for number, arm in enumerate(record.arms)}
     at = {(each.block, each.order): each.arm for each in record.cells}
     order = {(each.arm, each.block): each.order for each in record.cells}
-    values = {
-        (arm, block): of(series)
-        for arm in record.arms
-        for block, series in usable(record, arm, workload, metric).items()
+    known = {
+        (arm, block): value for arm in record.arms for block, value in values(record, arm, workload, metric).items()
     }
-    if len({arm for arm, _ in values}) < 2:
+    if len({arm for arm, _ in known}) < 2:
         return unknown("fewer than two arms have it")
-    if min(values.values()) <= 0.0:
+    if min(known.values()) <= 0.0:
         return unknown("a block's value is 0, so there is no ratio")
-    places = [order[each] for each in values]
+    places = [order[each] for each in known]
     layout = Layout(
-        [block for _, block in values],
-        [arms[arm] for arm, _ in values],
+        [block for _, block in known],
+        [arms[arm] for arm, _ in known],
         places,
-        [arms.get(at.get((block, order[arm, block] - 1), ""), -1) for arm, block in values],
+        [arms.get(at.get((block, order[arm, block] - 1), ""), -1) for arm, block in known],
     )
     if not layout.is_estimable:
         return unknown("the places cannot be told apart from arms and blocks")
     if layout.degrees < FEWEST_DEGREES:
         return unknown(f"{record.plan.blocks} blocks are too few to tell it")
-    logs = np.log(np.array(list(values.values())))
+    logs = np.log(np.array(list(known.values())))
     effects = layout.told(logs, record.plan.confidence)
     share = (layout.places - 1) / layout.places
     return _Place(

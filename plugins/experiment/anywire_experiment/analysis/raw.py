@@ -10,12 +10,14 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from anywire_experiment.analysis.energy import ENERGY, why_no_energy
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.metrics import MEANINGS, default_metrics, measurable
 from anywire_experiment.analysis.results import StreamShape
 from anywire_experiment.analysis.sample_rows import read_samples
 from anywire_experiment.arms import ALONE
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan import OF_REQUESTS, Metric, fewest_samples
+from anywire_experiment.plan_faults import FAULT, is_none
 from anywire_experiment.record.cells import CELL, Cell, read_cell
 from anywire_experiment.record.folder import plan_of
 from anywire_experiment.record.storage import RecordError
@@ -61,8 +63,16 @@ class RawData:
         return {block: found[workload] for (block, of), found in sorted(self._measured.items()) if of == arm}
 
     def metrics(self, workload: str) -> tuple[Metric, ...]:
-        of = self.plan.workloads[workload]
-        return tuple(each for each in self.plan.metrics if measurable(each, of)) or default_metrics(of)
+        of, by_factor = self.plan.workloads[workload], FAULT in self.plan.factors
+        asked = tuple(each for each in self.plan.metrics if measurable(each, of, is_faulty=by_factor))
+        return asked or default_metrics(of, self.plan.objective, is_faulty=by_factor)
+
+    def can_have(self, metric: Metric, arm: str) -> bool:
+        """Whether an arm can have it: one to which nothing is done has nothing to notice."""
+        label = self.levels[arm].get(FAULT)
+        if label is None or metric not in ("notice", "recovery"):
+            return True
+        return not next(is_none(each.value) for each in self.plan.factors[FAULT] if each.label == label)
 
     def stream_shape(self, arm: str, workload: str) -> StreamShape | None:
         """How its streams arrived; None without any that could tell."""
@@ -83,6 +93,11 @@ class RawData:
         if cell.state != "completed":
             return f"the cell of {arm} failed"
         found = self._measured[block, arm][workload]
+        if metric in OF_REQUESTS and found.series(metric).size >= fewest_samples(self.plan.statistic):
+            share = f"{100 * found.failed / found.requests:.3g} %"
+            return f"{share} of the requests of {arm} failed, so that the {self.plan.statistic} of all lies among them"
+        if metric in ENERGY and found.whole.num_rows:
+            return why_no_energy(cell)
         if metric == "notice":
             return f"{arm} never lost the agent" if found.fault() else f"{arm} had no fault"
         return f"{arm} has {found.whole.num_rows} whole answers with a {MEANINGS[metric].title}"
@@ -94,7 +109,10 @@ class RawData:
         self.cells.append(cell)
         if cell.state == "completed":
             samples = read_samples(folder)
-            self._measured[cell.block, cell.arm] = {name: Measured(cell, samples, name) for name in self.plan.workloads}
+            self._measured[cell.block, cell.arm] = {
+                name: Measured(cell, samples, name, self.plan.objective, streams=each.stream)
+                for name, each in self.plan.workloads.items()
+            }
 
 
 def _shape(blocks: Iterable[Measured]) -> StreamShape | None:

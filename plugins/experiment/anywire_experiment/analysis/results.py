@@ -10,6 +10,10 @@ from anywire_experiment.analysis.design_figures import (
     LatenessFigures,
     SteadyFigures,
 )
+from anywire_experiment.analysis.energy import EnergyFigures
+from anywire_experiment.analysis.goodput import ObjectiveFigures
+from anywire_experiment.analysis.survival import WaitingCurve
+from anywire_experiment.analysis.survivors import Bounds
 from anywire_experiment.statistics import Comparison, ShareComparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
 
@@ -50,8 +54,9 @@ class StreamShape(msgspec.Struct, frozen=True):
 
 
 class Percentiles(msgspec.Struct, frozen=True):
-    """Percentiles of the blocks, averaged (geometric mean), each with its interval over the blocks (studentised). None
-    is one for which a block has too few samples: 100 for p99, 20 for p95."""
+    """Percentiles of the blocks, averaged (geometric mean), each with its interval over the blocks (studentised). They
+    are of all requests: one that failed counts as slower than every answer. None is one for which a block has too few
+    answers (100 for p99, 20 for p95), or which lies among the failures of a block."""
 
     p50: Valued | None
     p90: Valued | None
@@ -77,13 +82,19 @@ class MetricFigures(msgspec.Struct, frozen=True):
     percentiles: Percentiles | None
 
 
-class FaultFigures(msgspec.Struct, frozen=True):
+class FaultFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a fault did, over all blocks in which it was inflicted.
 
-    ``notice_ms`` and ``recovery_ms`` are by block number; a block is missing from the first when the registry never
-    lost the agent, from the second when too few answers came before the fault. ``notice`` and ``recovery`` are what is
-    typical of them, as for every metric. After it, ``failed`` requests got no
-    whole answer, ``streams_lost`` of them after their first token, and ``retried`` were answered by a further attempt.
+    ``notice_ms`` and ``recovery_ms`` are by block number; a block is missing from the first when the orchestrator told
+    nothing of it, from the second when too few answers came before the fault. ``notice`` and ``recovery`` are what is
+    typical of them, as for every metric; ``noticed_by`` counts blocks by what was told first.
+
+    After it, ``failed`` requests got no whole answer, ``streams_lost`` of them after their first token, and
+    ``tokens_cut`` had come of these. ``retried`` requests were answered by a further attempt; of streams that had
+    begun, ``resumed`` went on elsewhere. ``hedged`` were sent a second time because their first token was late.
+    ``tokens_again`` were brought by attempts that failed, of requests without a stream, or by hedges in vain: they were
+    made for nobody. The last three are of the whole workload. ``waiting`` is of the requests that were under way when
+    it struck, or meant to be sent while it lasted.
     """
 
     kind: str
@@ -95,6 +106,12 @@ class FaultFigures(msgspec.Struct, frozen=True):
     failed: int
     streams_lost: int
     retried: int
+    noticed_by: dict[str, int] = {}
+    tokens_cut: int = 0
+    resumed: int = 0
+    hedged: int = 0
+    tokens_again: int = 0
+    waiting: WaitingCurve | None = None
 
 
 class BandFigures(msgspec.Struct, frozen=True):
@@ -146,6 +163,19 @@ class QualityFigures(msgspec.Struct, frozen=True):
     kinds: list[KindFigures]
 
 
+class TrafficFigures(msgspec.Struct, frozen=True):
+    """Sessions of one arm in all blocks: how many there were, how many of them are whole, the median of their requests,
+    and what a whole one took (typical over blocks, None without any). ``cancelled`` requests are those that their
+    clients were meant to give up, ``not_asked`` those that depend on one that failed."""
+
+    sessions: int
+    whole: int
+    requests: float
+    took_ms: Valued | None
+    cancelled: int
+    not_asked: int
+
+
 class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """One arm under one workload. ``failures`` counts failed requests by code, ``origins`` by who failed, as far as
     that was told, and ``failed_share`` is their share of all with its interval over blocks, None without requests.
@@ -178,6 +208,12 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     origins: dict[str, int] = {}
     quality: QualityFigures | None = None
     """None where no answer was checked."""
+    objective: ObjectiveFigures | None = None
+    """None where the plan has no objective."""
+    energy: EnergyFigures | None = None
+    """None where no energy was counted."""
+    traffic: TrafficFigures | None = None
+    """None where requests do not depend on each other, and none is given up."""
     lateness: LatenessFigures | None = None
     steady: SteadyFigures | None = None
     """None where the load is not meant to be even: a trace, bursts, a fault."""
@@ -209,6 +245,8 @@ class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     caution: list[str]
     shares: ShareComparison | None = None
     """Of a share that is judged by its difference, in the place of ``comparison``."""
+    bounds: Bounds | None = None
+    """What may have been of what is missing: failed requests, blocks. None where nothing is."""
 
 
 class SameAnswers(msgspec.Struct, frozen=True):
@@ -255,5 +293,7 @@ class Results(msgspec.Struct, frozen=True, omit_defaults=True):
     same_answers: list[SameAnswers]
     paired_answers: list[PairedAnswers] = []
     """Where answers were checked."""
+    objective: str = ""
+    """What the plan wants an answer to hold, in words."""
     design: DesignFigures | None = None
     interactions: list[InteractionFigures] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -15,13 +15,16 @@ from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ArmFigures
 from anywire_experiment.analysis.sample_rows import Floats
+from anywire_experiment.analysis.wording import percent
 from anywire_experiment.plan import Plan
 from anywire_experiment.statistics import Estimate, holm
-from anywire_experiment.statistics.steady import FEWEST_SAMPLES, batch_medians, step_in
+from anywire_experiment.statistics.steady import batch_medians, step_in
 from anywire_experiment.workload import Closed, Poisson, Workload
 
+FEWEST_FOR_STEP, FEWEST_FOR_START = 200, 50
+"""Whole answers in a block from which on a step can be told from chance, and from which on its start counts."""
 BY_CHANCE = 0.05
-"""Share of steady runs in which a step is seen, at most (`anywire_experiment.statistics.steady_calibration`)."""
+"""Share of steady runs of 200 in which a step is seen, at most (`anywire_experiment.statistics.steady_calibration`)."""
 FIRST, LAST = 0.2, 0.5
 """Parts of a run that are compared over the blocks."""
 
@@ -33,21 +36,22 @@ def is_even(workload: Workload) -> bool:
 
 def steadiness_of(record: RawData, arm: str, workload: str) -> SteadyFigures | None:
     """Of one arm, not yet judged with the others (`judged_together`); None where the load is not even, or no block has
-    100 whole answers."""
+    enough whole answers."""
     if not is_even(record.plan.workloads[workload]):
         return None
     blocks = {
         block: series
         for block, each in record.measured(arm, workload).items()
-        if (series := _in_order(each)).size >= FEWEST_SAMPLES and series.min() > 0.0
+        if (series := _in_order(each)).size >= FEWEST_FOR_START and series.min() > 0.0
     }
     if not blocks:
         return None
-    stepped = sum(step_in(each).shown for each in blocks.values())
+    long = [each for each in blocks.values() if each.size >= FEWEST_FOR_STEP]
+    stepped = sum(step_in(each).shown for each in long)
     start, p_start = _start(record.plan, blocks)
-    p_steps = float(stats.binom.sf(stepped - 1, len(blocks), BY_CHANCE))
+    p_steps = float(stats.binom.sf(stepped - 1, len(long), BY_CHANCE))
     p = min(1.0, 2.0 * min(p_start, p_steps))
-    return SteadyFigures(len(blocks), stepped, start, p, p, False)
+    return SteadyFigures(len(long), stepped, start, p, p, False)
 
 
 def judged_together(figures: list[ArmFigures]) -> list[ArmFigures]:
@@ -64,24 +68,31 @@ def judged_together(figures: list[ArmFigures]) -> list[ArmFigures]:
     return made
 
 
-def told(each: ArmFigures) -> str:
-    """What a reader must know, in a sentence; empty where nothing was shown."""
-    found = each.steady
-    if found is None or not found.shown:
-        return ""
-    start = ""
-    if found.start is not None and not found.start.low <= 1.0 <= found.start.high:
-        word = "larger" if found.start.value > 1.0 else "smaller"
-        start = (
-            f"; its first fifth is {100 * abs(found.start.value - 1.0):.1f} % {word} than its last half "
-            f"({100 * found.start.level:g} % interval {100 * (found.start.low - 1):+.1f} to "
-            f"{100 * (found.start.high - 1):+.1f} %)"
+def told(figures: Sequence[ArmFigures]) -> Iterator[str]:
+    """What a reader must know, a sentence for each workload in which an arm was not steady."""
+    for workload in dict.fromkeys(each.workload for each in figures):
+        found = [each for each in figures if each.workload == workload and each.steady and each.steady.shown]
+        if not found:
+            continue
+        arms = ", ".join(_seen(each.arm, each.steady) for each in found if each.steady)
+        slow = any(each.steady and each.steady.start and each.steady.start.low > 1.0 for each in found)
+        why = (
+            "where the start is slower, raise `warm_up.requests`" if slow else "the machine was used by others, perhaps"
         )
-    return (
-        f"the latency of {each.arm} under {each.workload} was not steady while it was measured: a step in "
-        f"{found.stepped} of {found.blocks} blocks, and {100 * BY_CHANCE:g} % have one by chance{start}: a longer "
-        "warm-up helps where the start differs; a load that is more than the system can do never gets steady"
-    )
+        yield (
+            f"under {workload} latency was not steady while it was measured: {arms}; {100 * BY_CHANCE:g} % of steady "
+            f"blocks have a step by chance; {why}, or the load is more than the system can do"
+        )
+
+
+def _seen(arm: str, found: SteadyFigures) -> str:
+    said = f"{arm}, a step in {found.stepped} of {found.blocks} blocks" if found.blocks else arm
+    if found.start is None or found.start.low <= 1.0 <= found.start.high:
+        return said
+    low, high = (percent(each - 1.0, signed=True) for each in (found.start.low, found.start.high))
+    change = percent(found.start.value - 1.0, signed=True)
+    limits = f"{100 * found.start.level:g} % interval {low} to {high}"
+    return f"{said}, the first fifth {change} by the last half ({limits})"
 
 
 def _in_order(measured: Measured) -> Floats:

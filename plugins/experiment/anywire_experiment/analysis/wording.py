@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from anywire_experiment.analysis.metrics import MEANINGS, Meaning
+from anywire_experiment.analysis.metrics import MEANINGS, SHARES, Meaning
 from anywire_experiment.analysis.results import ComparisonFigures
 from anywire_experiment.plan import Metric
 from anywire_experiment.statistics import (
@@ -86,7 +86,7 @@ def judged_shares(
 def unjudged(baseline: str, candidate: str, difference: Estimate, metric: str) -> str:
     """The difference of two arms whose ratio does not exist."""
     meaning = meaning_of(metric)
-    scale, unit = (100, "percentage points") if metric == "failures" else (1, meaning.unit)
+    scale, unit = (100, "percentage points") if metric_of(metric) in SHARES else (1, meaning.unit)
     low, high = (_plain(scale * each, "+") for each in (difference.low, difference.high))
     limits = f"({100 * difference.level:g} % interval {low} to {high} {unit})"
     if difference.low <= 0.0 <= difference.high:

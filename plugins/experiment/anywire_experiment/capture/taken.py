@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from anywire.errors import TaskCancelled
 from anywire.events import Event, TaskAdmitted, TaskEnded, TaskPrefix
 from anywire.stages import Stages
 
 REPLAYED = ("chat", "completion")
 """Kinds of tasks that the load generator can ask: the others are counted and left out."""
-CANCELLED = "cancelled"
+MOST_BLOCKS = 1_000_000
+"""Different blocks that are told apart; of a prompt that has a further one the rest is its own."""
+MAX_MODEL_CHARS = 256
 
 
 class Request(NamedTuple):
@@ -78,8 +81,7 @@ class Taken:
                 self._admitted(event)
             case TaskPrefix() if event.task_id in self._under_way:
                 admitted, _ = self._under_way[event.task_id]
-                blocks = tuple([self._prefixes.setdefault(word, len(self._prefixes)) for word in event.prefix])
-                self._under_way[event.task_id] = admitted, blocks
+                self._under_way[event.task_id] = admitted, self._blocks(event.prefix)
             case TaskEnded() if event.task_id in self._under_way:
                 self._requests.append(self._ended(event, *self._under_way.pop(event.task_id)))
             case _:
@@ -126,13 +128,13 @@ class Taken:
         if event.transport:
             self._transports[event.transport] = self._transports.get(event.transport, 0) + 1
         took = (event.at_ns - admitted.at_ns) / 1e9
-        was_cancelled = event.error == CANCELLED
+        was_cancelled = event.error == TaskCancelled.code
         tokens = event.tokens or event.deltas
         first, per_token = _pace(event.stages, tokens) if not event.error else (0.0, 0.0)
         return Request(
             at=admitted.at_ns / 1e9,
             ended_at=event.at_ns / 1e9,
-            model=admitted.model,
+            model=_model(admitted.model),
             stream=admitted.stream,
             session=self._session(admitted),
             tenant=self._tenant(admitted.tenant),
@@ -149,6 +151,16 @@ class Taken:
             per_token_s=per_token,
         )
 
+    def _blocks(self, words: tuple[str, ...]) -> tuple[int, ...]:
+        found = []
+        for word in words:
+            if word not in self._prefixes:
+                if len(self._prefixes) >= MOST_BLOCKS:
+                    break
+                self._prefixes[word] = len(self._prefixes)
+            found.append(self._prefixes[word])
+        return tuple(found)
+
     def _tenant(self, name: str) -> str:
         return self._tenants.setdefault(name, f"t{len(self._tenants) + 1}") if name else ""
 
@@ -156,6 +168,11 @@ class Taken:
         if not admitted.session:
             return ""
         return self._sessions.setdefault((admitted.tenant, admitted.session), f"s{len(self._sessions) + 1}")
+
+
+def _model(name: str) -> str:
+    """Empty for one that no trace can name, which is then the first one of the plan."""
+    return name if len(name) <= MAX_MODEL_CHARS and name.isprintable() and name == name.strip() else ""
 
 
 def _pace(stages: Stages, tokens: int) -> tuple[float, float]:

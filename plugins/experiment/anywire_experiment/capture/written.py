@@ -63,7 +63,7 @@ def write(taken: Taken, out: Path) -> list[Path]:
 def _plan(taken: Taken, requests: Sequence[Request], trace: str) -> dict[str, Any]:
     longest = max(max(each.output_tokens, 2 * each.cancel_tokens) for each in requests)
     longest = min(max(1, longest), LONGEST_ANSWER)
-    models = [name for name, _ in Counter(each.model for each in requests).most_common()]
+    models = [name for name, _ in Counter(each.model for each in requests if each.model).most_common()] or ["synthetic"]
     warm_up = min(_WARM_UP, len(requests))
     workload = {
         "stream": any(each.stream for each in requests),

@@ -17,18 +17,18 @@ from anywire.errors import AnywireError
 from anywire_experiment.arms import Arm, in_one_process
 from anywire_experiment.fault_table import notes, observed
 from anywire_experiment.fault_table.brokers import companions_of, missing_server, options_of
-from anywire_experiment.fault_table.catalogue import CLOCK_STEP, CUT_AFTER, GONE_ON, SILENCE, Fault
 from anywire_experiment.fault_table.clients import Clients, Round
-from anywire_experiment.fault_table.injection import ASKS_A_SERVER, SERVICES, Injection, state_folder, why_not
 from anywire_experiment.fault_table.notes import Note
 from anywire_experiment.fault_table.observed import Observed
 from anywire_experiment.fault_table.setting import USUAL, Setting
-from anywire_experiment.fault_table.stand_in import StandIn
 from anywire_experiment.fault_table.verdict import STRUCK
+from anywire_experiment.faults.catalogue import CLOCK_STEP, CUT_AFTER, GONE_ON, SILENCE, Fault
+from anywire_experiment.faults.stand_in import StandIn
 from anywire_experiment.network import link
 from anywire_experiment.plan import Network, set_key
 from anywire_experiment.record.environment import redacted
 from anywire_experiment.run.cell import redact_logs
+from anywire_experiment.run.injection import ASKS_A_SERVER, SERVICES, Injection, state_folder, why_not
 from anywire_experiment.run.managed import CellFailed, Managed
 from anywire_experiment.run.system import ORCHESTRATOR, System, free_dds_domain
 
@@ -147,7 +147,7 @@ class FaultCell:
             self._note(system, private)
             if arm.tree["engine"]["name"] == ASKS_A_SERVER:
                 self._point(system, stand_ins)
-            injection = Injection(self._fault, system, hosts, stand_ins[STRUCK], private)
+            injection = Injection(self._fault, system, hosts, stand_ins[STRUCK], private, STRUCK)
             await self._within(READY, "never ready", system.start())
             clients = await stack.enter_async_context(Clients(_socket(private), self._setting.patience))
             await self._unless_dead(self._ask(clients, injection, stand_ins[STRUCK]))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from anywire_experiment.fault_table.catalogue import FAULTS, Fault
 from anywire_experiment.fault_table.setting import Setting
 from anywire_experiment.fault_table.verdict import HELD_UP, Row
+from anywire_experiment.faults.catalogue import FAULTS, Fault
 from anywire_experiment.record.environment import Environment
 
 _NONE = "–"

@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 
 from anywire_experiment.fault_table import observed, pages
-from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, TRANSPORTS
 from anywire_experiment.fault_table.observed import Observed
 from anywire_experiment.fault_table.setting import Setting
 from anywire_experiment.fault_table.verdict import Row, judged
+from anywire_experiment.faults.catalogue import BY_NAME, FAULTS, TRANSPORTS
 from anywire_experiment.record import manifest
 from anywire_experiment.record.environment import Environment, environment
 from anywire_experiment.record.sources import Source

@@ -13,11 +13,11 @@ from anywire.plugins import Plugins
 from anywire_experiment.arms import check
 from anywire_experiment.fault_table import pages, record
 from anywire_experiment.fault_table.brokers import missing_server
-from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, TRANSPORTS, Fault
 from anywire_experiment.fault_table.cell import FaultCell, arm_of
 from anywire_experiment.fault_table.record import Table
 from anywire_experiment.fault_table.setting import Setting
 from anywire_experiment.fault_table.verdict import judged
+from anywire_experiment.faults.catalogue import BY_NAME, FAULTS, TRANSPORTS, Fault
 from anywire_experiment.record.sources import sources_of
 
 _PLAIN = ("stand_in", "signals", "clock")

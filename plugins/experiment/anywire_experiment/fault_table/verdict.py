@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from anywire_experiment.fault_table.catalogue import Fault
 from anywire_experiment.fault_table.observed import Observed, Seen
+from anywire_experiment.faults.catalogue import Fault
 
 STRUCK = "agent-1"
 """The agent that faults of agents meet."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anywire_experiment.load.trace_formats import Arrival, read_trace
+from anywire_experiment.trace_formats import Arrival, read_trace
 from anywire_experiment.workload import Bursts, Poisson, Trace
 
 

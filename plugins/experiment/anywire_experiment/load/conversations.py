@@ -13,7 +13,7 @@ from anywire_experiment.load.rows import Answer
 from anywire_experiment.load.sessions import Session
 from anywire_experiment.load.target import Question
 from anywire_experiment.load.timer import Alarms
-from anywire_experiment.load.trace_formats import Arrival
+from anywire_experiment.trace_formats import Arrival
 from anywire_experiment.traffic import CANCELLED, NOT_ASKED
 
 Messages = list[dict[str, Any]]

@@ -26,8 +26,8 @@ from anywire_experiment.load.sessions import sessions
 from anywire_experiment.load.shapes import Shapes
 from anywire_experiment.load.target import Question, Target, chat
 from anywire_experiment.load.timer import PreciseTimer
-from anywire_experiment.load.trace_formats import Arrival
-from anywire_experiment.traffic import CANCELLED
+from anywire_experiment.trace_formats import Arrival
+from anywire_experiment.traffic import CANCELLED, NOT_ASKED
 from anywire_experiment.workload import Closed, Trace, Workload
 
 MAX_UNDER_WAY = 10_000
@@ -88,6 +88,8 @@ class Generator:
         def keep(asked: Asked, answer: Answer) -> None:
             nonlocal steady
             self._rows.add(asked, answer)
+            if answer.outcome in (CANCELLED, NOT_ASKED):
+                return  # neither says how quick the system is
             latencies.append(answer.done_ns - asked.intended_ns)
             enough = len(latencies) >= max(rule.requests, STEADY_FROM) and len(latencies) % STEADY_EVERY == 0
             if steady_from is not None and enough:

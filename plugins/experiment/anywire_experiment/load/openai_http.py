@@ -16,7 +16,7 @@ import msgspec
 from anywire.errors import AgentUnavailable
 from anywire_experiment.load.rows import Answer
 from anywire_experiment.load.target import Question, Target
-from anywire_experiment.traffic import CANCELLED
+from anywire_experiment.traffic import CANCELLED, LONGEST_ANSWER
 
 
 class _Delta(msgspec.Struct):
@@ -140,6 +140,9 @@ class HttpTarget(Target):
         return answer, body
 
 
+_NOTHING = bytearray()
+
+
 class _GivenUp(Exception):
     """The client has what it wanted of a stream."""
 
@@ -196,7 +199,7 @@ class _Connection(asyncio.Protocol):
             case b"x-anywire-task":
                 self._answer.task_id = value.decode()
             case b"x-anywire-attempts":
-                self._answer.attempts = int(value)
+                self._answer.attempts = min(int(value), 1000)
             case b"x-anywire-origin":
                 self._answer.origin = value.decode()
 
@@ -206,6 +209,8 @@ class _Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         self._body += data
         if self._stream and self._answer.status == 200:
+            if b"\r" in data or b"\r" in self._body:
+                self._body = self._body.replace(b"\r\n", b"\n")
             *events, rest = self._body.split(b"\n\n")
             self._body = rest
             now = time.monotonic_ns()
@@ -213,15 +218,20 @@ class _Connection(asyncio.Protocol):
                 self._read(event, now)
 
     def on_message_complete(self) -> None:
+        if not self._parser.should_keep_alive():
+            self.transport.close()
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
     def _read(self, event: bytearray, now: int) -> None:
         answer = self._answer
-        if not event.startswith(b"data: ") or event == b"data: [DONE]":
+        if not event.startswith(b"data:"):
+            event = next((line for line in event.split(b"\n") if line.startswith(b"data:")), _NOTHING)
+        data = event[5:].strip()
+        if not data or data == b"[DONE]":
             return
         try:
-            said = _event.decode(event[6:])
+            said = _event.decode(data)
         except msgspec.DecodeError:
             answer.outcome = "bad_event"
             return
@@ -229,7 +239,7 @@ class _Connection(asyncio.Protocol):
             answer.outcome = str(said.error.get("code") or said.error.get("type") or "error")
             answer.origin = str(said.error.get("origin") or "")
         if said.usage is not None:
-            answer.tokens = said.usage.completion_tokens
+            answer.tokens = _counted(said.usage)
         for choice in said.choices:
             if choice.delta.content:
                 answer.first_ns = answer.first_ns or now
@@ -246,7 +256,12 @@ def _read_whole(answer: Answer, body: bytes) -> None:
         answer.outcome = "bad_json"
         return
     answer.text = "".join(choice.message.content or "" for choice in said.choices)
-    answer.tokens = said.usage.completion_tokens if said.usage is not None else -1
+    answer.tokens = _counted(said.usage)
+
+
+def _counted(usage: Usage | None) -> int:
+    """The tokens of an answer, -1 where nothing that can be was said."""
+    return usage.completion_tokens if usage is not None and 0 <= usage.completion_tokens <= LONGEST_ANSWER else -1
 
 
 def _code(body: bytes) -> str:

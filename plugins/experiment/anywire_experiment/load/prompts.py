@@ -117,7 +117,8 @@ class PromptMaker:
         if number not in self._blocks:
             if len(self._blocks) >= MOST_KEPT_BLOCKS:
                 del self._blocks[next(iter(self._blocks))]
-            own = np.random.default_rng([self._shared, number % 2**63])
+            # The warm-up has other texts: what a trace asks first, no cache holds.
+            own = np.random.default_rng([self._shared, number % 2**63, int(self._in_turn)])
             self._blocks[number] = _drawn(own, self._block_tokens)
         return self._blocks[number]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anywire_experiment.load.shapes import Shapes
-from anywire_experiment.load.trace_formats import Arrival
+from anywire_experiment.trace_formats import Arrival
 from anywire_experiment.traffic import LONGEST_PROMPT, MOST_TURNS, Conversation, count_of, pause_of
 from anywire_experiment.workload import Trace, Workload
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from anywire_experiment.load.trace_formats import Arrival, read_trace
+from anywire_experiment.trace_formats import Arrival, read_trace
 from anywire_experiment.traffic import LONGEST_ANSWER, LONGEST_PAUSE, LONGEST_PROMPT, count_of
 from anywire_experiment.workload import Workload
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from anywire.events import TaskEnded
 from anywire.stages import STAGES
+from anywire_experiment.record.energy import CellEnergy
 from anywire_experiment.record.samples import LOADED, SAMPLES, STAGE_FIELDS
 
 CELL = "cell.json"
@@ -23,6 +24,11 @@ LOAD = "load"
 
 Wire = Literal["", "link", "loopback"]
 What = Literal[
+    "fault",
+    "mended",
+    "attempt_failed",
+    "link_lost",
+    "task_requeued",
     "kill",
     "pause",
     "continue",
@@ -41,9 +47,11 @@ What = Literal[
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that happened in a cell, in CLOCK_MONOTONIC ns.
 
-    Done by the runner: ``kill``, ``pause``, ``continue``, ``partition``, ``restore``, ``start`` (of a killed agent's
-    next life). Told by the orchestrator: ``agent_joined``, ``agent_lost``, ``agent_ordered``, ``health_changed`` and
-    ``task_preempted`` (`anywire_experiment.run.recorder.Change`). Noticed by the runner: ``died`` (a process
+    Done by the runner: ``fault`` and ``mended``, whose ``detail`` is the kind of fault. (Records of format 3 and before
+    have ``kill``, ``pause``, ``partition`` for its beginning, ``start``, ``continue``, ``restore`` for its end.) Told
+    by the orchestrator: ``agent_joined``, ``agent_lost``, ``agent_ordered``, ``health_changed``, ``task_preempted``,
+    and in plans with faults ``attempt_failed``, ``link_lost`` and ``task_requeued``
+    (`anywire_experiment.run.recorder.Change`). Noticed by the runner: ``died`` (a process
     that ended although nobody ended it). ``agent`` is empty where it met all of them, as a partition does.
     """
 
@@ -53,6 +61,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str = ""
     workload: str = ""
     """The workload that was under way; empty between workloads."""
+    tokens: int = 0
+    """That an attempt had brought before it failed."""
 
 
 class WorkloadRun(msgspec.Struct):
@@ -73,6 +83,8 @@ class WorkloadRun(msgspec.Struct):
     cpu_seconds: dict[str, float] = {}
     wire_bytes: int | None = None
     counters: dict[str, float] = {}
+    joules: dict[str, float] = {}
+    """Energy that the machine took meanwhile, by source (`Cell.energy`)."""
 
 
 class ProcessUse(msgspec.Struct):
@@ -114,6 +126,8 @@ class Cell(msgspec.Struct):
     load_average_before: list[float]
     load_average_after: list[float]
     wire: Wire = ""
+    energy: CellEnergy | None = None
+    """None in records from before it was told."""
 
 
 def read_cell(folder: Path) -> Cell:

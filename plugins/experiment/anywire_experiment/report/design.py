@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anywire_experiment.analysis.results import ArmFigures, Results
-from anywire_experiment.analysis.steadiness import BY_CHANCE, FIRST, LAST
+from anywire_experiment.analysis.steadiness import BY_CHANCE, FEWEST_FOR_STEP, FIRST, LAST
 from anywire_experiment.analysis.wording import meaning_of, percent
 from anywire_experiment.report.numbers import NONE, number, p_value, percent_change
 from anywire_experiment.report.tables import Table
@@ -103,7 +103,7 @@ def steadiness(arms: list[ArmFigures]) -> Table:
         [
             [
                 each.arm,
-                f"{found.stepped} of {found.blocks}",
+                f"{found.stepped} of {found.blocks}" if found.blocks else NONE,
                 NONE if found.start is None else percent_change(found.start),
                 p_value(found.p_adjusted),
                 "no" if found.shown else "no change shown",
@@ -112,7 +112,8 @@ def steadiness(arms: list[ArmFigures]) -> Table:
             if (found := each.steady) is not None
         ],
         f"A step: the latency of a block changes its level by more than chance; {100 * BY_CHANCE:g} % of steady blocks "
-        f"seem to. First {100 * FIRST:g} % of each block by its last {100 * LAST:g} %, less 1, over the blocks: it is "
-        "above 0 where the warm-up was too short. Adjusted for all arms and workloads (Holm).",
+        f"seem to, and blocks of fewer than {FEWEST_FOR_STEP} answers are not looked at. First {100 * FIRST:g} % of "
+        f"each block by its last {100 * LAST:g} %, less 1, over the blocks: it is above 0 where the warm-up was too "
+        "short. Adjusted for all arms and workloads (Holm).",
         frozenset({4}),
     )

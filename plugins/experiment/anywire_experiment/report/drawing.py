@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from anywire_experiment.report import vectors
+
 WIDTH = 7.6
 """Inches at the size of 9 points; in a page a figure is as wide as its column."""
 
@@ -26,10 +28,14 @@ _OF_PAGE = {INK: "currentColor", PAPER: "var(--paper)", FAINT: "var(--faint)"} |
     color: f"var(--arm-{at})" for at, color in enumerate(ARM_COLORS)
 }
 
+_ON_PAPER = {INK: "#111111", PAPER: "#ffffff", FAINT: "#c8ccd0"}
+"""The page's own colours, where a figure stands alone."""
+
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -97,6 +103,7 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     target = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(target, format="svg", transparent=True)
+    vectors.keep(figure, name, title, _ON_PAPER)
     text = target.getvalue()
     text = text[text.index("<svg") :]
     # The metadata have the date in them.

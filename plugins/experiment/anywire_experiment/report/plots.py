@@ -17,7 +17,7 @@ from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.sample_rows import Floats
 from anywire_experiment.analysis.wording import MINUS, place
 from anywire_experiment.plan import OF_REQUESTS, Metric
-from anywire_experiment.report import timing
+from anywire_experiment.report import faults, timing
 from anywire_experiment.report.drawing import FAINT, INK, PAPER, Look, Picture, drawn, looks, svg, value_axis
 from anywire_experiment.report.numbers import number, percent_change
 from anywire_experiment.report.quality_plot import against_cost
@@ -38,12 +38,13 @@ def of_workload(record: RawData, results: Results, workload: str, name: str) -> 
         made.append(_distribution(record, workload, metric, f"{name}-ecdf-{metric}"))
     made.append(_percentiles(record, results, workload, f"{name}-percentiles"))
     made.append(timing.time_line(record, workload, f"{name}-time"))
+    made.append(faults.waiting(results, workload, f"{name}-waiting"))
     made.append(timing.stages(results, workload, f"{name}-stages"))
     return [each for each in made if each is not None]
 
 
 def _intervals(results: Results, workload: str, name: str) -> Picture | None:
-    given = [each for each in results.comparisons if each.workload == workload and each.comparison is not None]
+    given = [each for each in results.comparisons if each.workload == workload and each.comparison and each.verdict]
     if not given:
         return None
     arm_looks = looks(results.arms)

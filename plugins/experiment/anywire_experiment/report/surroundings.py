@@ -16,6 +16,7 @@ from anywire_experiment.record.environment import Environment
 from anywire_experiment.record.folder import DERIVED
 from anywire_experiment.record.manifest import MANIFEST
 from anywire_experiment.record.storage import RecordError
+from anywire_experiment.report import traffic
 from anywire_experiment.report.numbers import size
 from anywire_experiment.report.tables import Table
 from anywire_experiment.workload import Bursts, Closed, Exercises, Poisson, Workload
@@ -138,6 +139,7 @@ def _mixed(workload: Workload) -> str:
     prompts = workload.prompts
     if prompts.shared_prefix_chars:
         told.append(f"Beginnings that prompts share: {prompts.prefixes} of {prompts.shared_prefix_chars} characters")
+    told += traffic.about(workload)
     return "".join(f" {each}." for each in told)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from anywire_experiment.analysis.metrics import SHARES
 from anywire_experiment.analysis.resources import SYSTEM
 from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, Results, Valued
 from anywire_experiment.analysis.wording import meaning_of, metric_of, percent
@@ -49,20 +50,21 @@ def _compared(each: ComparisonFigures, results: Results) -> list[str]:
     metric = metric_of(each.metric)
     row = [each.candidate, meaning_of(metric).title]
     used = str(results.blocks - len(each.excluded))
-    if each.comparison is not None and each.verdict is not None:
+    said = each.verdict.words if each.verdict is not None else "not judged"
+    if each.comparison is not None:
         found = each.comparison
         changes = [percent_change(found.ratio), _valued(found.difference, metric)]
         tests = [p_value(found.p_different), p_value(found.adjusted_different), p_value(found.adjusted_equivalent)]
         robust = [percent_change(found.ratio_shift), _valued(found.shift, metric)]
-        return [*row, each.verdict.words, used, *changes, *tests, *robust]
-    if each.shares is not None and each.verdict is not None:
+        return [*row, said, used, *changes, *tests, *robust]
+    if each.shares is not None:
         shared = each.shares
         tests = [p_value(shared.p_different), p_value(shared.adjusted_different), p_value(shared.adjusted_equivalent)]
         apart = [_valued(shared.difference, metric), *tests, NONE, _valued(shared.shift, metric)]
-        return [*row, each.verdict.words, used, NONE, *apart]
+        return [*row, said, used, NONE, *apart]
     if each.difference is not None and each.shift is not None:
         differences = [_valued(each.difference, metric), NONE, NONE, NONE, NONE, _valued(each.shift, metric)]
-        return [*row, "not judged", used, NONE, *differences]
+        return [*row, said, used, NONE, *differences]
     return [*row, each.reason, used, *[NONE] * 7]
 
 
@@ -102,7 +104,7 @@ def _valued(estimate: Estimate, metric: Metric) -> str:
 
 
 def _scale(metric: Metric) -> tuple[float, str]:
-    return (100.0, "%") if metric in ("failures", "quality") else (1.0, meaning_of(metric).unit)
+    return (100.0, "%") if metric in SHARES else (1.0, meaning_of(metric).unit)
 
 
 def percentiles(arms: list[ArmFigures]) -> Table:
@@ -144,7 +146,8 @@ def failures(arms: list[ArmFigures]) -> Table:
             ]
             for each in arms
         ],
-        "Failed requests are in no figure but these. The interval of their share counts blocks and not requests, for "
+        "In all other figures of latency a failed request counts as slower than every answer. "
+        "The interval of their share counts blocks and not requests, for "
         "the requests of a block fail together: where none failed, its limit is the share of blocks that may fail "
         "without one of these having shown it.",
         frozenset({4}),
@@ -181,31 +184,6 @@ def served(arms: list[ArmFigures]) -> Table:
 
 def _seconds(value: float | None) -> str:
     return NONE if value is None else f"{number(value)} s"
-
-
-def faults(arms: list[ArmFigures]) -> Table:
-    return Table(
-        "Faults",
-        ["Arm", "Fault", "Noticed", "After", "Recovery", "Failed", "Streams cut", "Retried"],
-        [
-            [
-                each.arm,
-                found.kind,
-                f"{len(found.notice_ms)} of {found.blocks}",
-                _typical(found.notice, "notice"),
-                _typical(found.recovery, "recovery"),
-                str(found.failed),
-                str(found.streams_lost),
-                str(found.retried),
-            ]
-            for each in arms
-            if (found := each.fault) is not None
-        ],
-        "Noticed: blocks in which the registry lost the agent. After and recovery are typical values. Recovery: until "
-        "the last request was over that failed or took more than twice as long as the slowest before the fault. "
-        "Streams cut: failed after their first token.",
-        frozenset({1}),
-    )
 
 
 def counters(arms: list[ArmFigures]) -> Table:

@@ -10,24 +10,9 @@ from collections.abc import Iterator
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results, Valued
 from anywire_experiment.analysis.wording import meaning_of
-from anywire_experiment.report import page, sections, surroundings, tables
+from anywire_experiment.report import latex_tables, page, sections, surroundings, tables
 from anywire_experiment.report.tables import Table
 from anywire_experiment.statistics import Estimate
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "–": "--",
-    "−": r"\ensuremath{-}",
-    "µ": r"\ensuremath{\mu}",
-    "×": r"\ensuremath{\times}",
-    "\N{NARROW NO-BREAK SPACE}": r"\,",
-    **{each: f"\\{each}" for each in "&%$#_{}"},
-}
 
 COLUMNS = [
     *("kind", "workload", "metric", "unit", "arm", "baseline", "factors", "blocks", "samples", "effective"),
@@ -81,39 +66,15 @@ def _plain(text: str) -> str:
 
 
 def latex(results: Results) -> str:
-    """Tables for a paper; they need the package booktabs."""
+    """Tables for a paper; they need the packages booktabs and graphicx."""
     told = []
     for workload in results.workloads:
         arms = [each for each in results.figures if each.workload == workload]
         comparisons = [each for each in results.comparisons if each.workload == workload]
         for table in (tables.figures(results, arms), tables.compared(results, comparisons), tables.failures(arms)):
             if table.rows:
-                told.append(_latex(table, workload))
+                told.append(latex_tables.tabular(table, workload))
     return "% \\usepackage{booktabs,graphicx}\n\n" + "\n\n".join(told) + "\n"
-
-
-def _latex(table: Table, workload: str) -> str:
-    sides = "".join("l" if at == 0 or at in table.words else "r" for at in range(len(table.head)))
-    rows = [" & ".join(_escaped(each) for each in row) + r" \\" for row in table.rows]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"  \caption{{{_escaped(f'{workload}: {table.title}. {table.note}')}}}",
-            r"  \centering\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            rf"  \begin{{tabular}}{{{sides}}}",
-            r"    \toprule",
-            "    " + " & ".join(_escaped(each) for each in table.head) + r" \\",
-            r"    \midrule",
-            *(f"    {row}" for row in rows),
-            r"    \bottomrule",
-            r"  \end{tabular}}",
-            r"\end{table}",
-        ]
-    )
-
-
-def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(each, each) for each in text)
 
 
 def sheet(results: Results) -> str:

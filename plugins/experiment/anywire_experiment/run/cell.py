@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
@@ -16,17 +15,20 @@ from typing import Any, TypeVar
 import msgspec
 import pyarrow as pa
 
-from anywire.errors import AnywireError, ConfigError
+from anywire.errors import AnywireError
 from anywire.identity import boot_id
 from anywire_experiment.arms import Arm, load_seed
+from anywire_experiment.energy.meter import Meter
 from anywire_experiment.load.spec import SIGN_OF_LIFE, LoadSpec
 from anywire_experiment.network import Hosts, link, validated
 from anywire_experiment.orders import workload_order
 from anywire_experiment.plan import Plan
+from anywire_experiment.plan_faults import has_faults
 from anywire_experiment.record.cells import LOAD, SAMPLES_FILE, Cell, Event, WorkloadRun, join_samples, write_cell
 from anywire_experiment.record.environment import redacted
 from anywire_experiment.run import recorder
-from anywire_experiment.run.faults import inflict
+from anywire_experiment.run.cores import placement
+from anywire_experiment.run.faults import CellFaults
 from anywire_experiment.run.foreign import Foreign
 from anywire_experiment.run.managed import CellFailed, Managed
 from anywire_experiment.run.subject import Subject
@@ -41,27 +43,22 @@ _SILENCE = 6 * SIGN_OF_LIFE
 """How long the load generator may say nothing while it works."""
 
 
-def placement(plan: Plan) -> dict[str, list[int]]:
-    """The cores of the load generator and of the system, none for any. Raises `ConfigError`."""
-    usable = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
-    cut = len(usable) - max(1, len(usable) // 4)
-    automatic = {"load": usable[cut:], "system": usable[:cut]} if len(usable) > 1 else {"load": [], "system": []}
-    placed = {}
-    for name, wanted in (("load", plan.cpus.load), ("system", plan.cpus.system)):
-        if isinstance(wanted, list) and not set(wanted).issubset(usable):
-            raise ConfigError(f"cpus.{name}: {wanted} are not all cores that may be used here; those are {usable}")
-        placed[name] = wanted if isinstance(wanted, list) else automatic[name] if wanted == "auto" else []
-    return placed
-
-
 class CellRun:
     """A cell under way, in a folder of its own. ``progress`` is told what it does just now."""
 
     def __init__(
-        self, plan: Plan, arm: Arm, block: int, order: int, folder: Path, domain: int, progress: Callable[[str], None]
+        self,
+        plan: Plan,
+        arm: Arm,
+        block: int,
+        order: int,
+        folder: Path,
+        domain: int,
+        progress: Callable[[str], None],
+        meter: Meter | None = None,
     ) -> None:
         self._plan, self._arm, self._folder, self._domain = plan, arm, folder, domain
-        self._progress = progress
+        self._progress, self._meter = progress, meter
         self._died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why, once a process of the system ended that should not."""
         self._workload = ""
@@ -85,6 +82,7 @@ class CellRun:
             processes={},
             load_average_before=_load_average(),
             load_average_after=[],
+            energy=meter.told() if meter else None,
         )
 
     async def run(self) -> Cell:
@@ -124,17 +122,24 @@ class CellRun:
     async def _with_hosts(self, private: Path, hosts: Hosts | None) -> None:
         cpus = self.cell.cpus["system"]
         system = self._system(private, cpus, hosts)
+        servers_log = self._folder / "logs" / "stand-in.log"
+        notices = has_faults(self._plan)
+        faults = CellFaults(
+            self._arm, self.cell.seed, system, hosts, private, servers_log, cpus, self._on_death, notices=notices
+        )
+        self._faults = faults
         spec = private / "load.json"
         log = self._folder / "logs" / f"{LOAD}.log"
         load = Managed(LOAD, ["anywire_experiment.load", str(spec)], self.cell.cpus["load"], log, self._on_death)
         load.prefix = hosts.orchestrator.command() if hosts else []
-        self.cell.processes = {name: each.use for name, each in {**system.processes, LOAD: load}.items()}
+        self.cell.processes = {name: each.use for name, each in {**self._all(system), LOAD: load}.items()}
         wire = WireCounter(hosts)
         self.cell.wire = wire.kind
         loaded = private / "loaded.parquet"
         try:
             # It imports beside the system, and reads its spec with the first command.
             await load.start()
+            await faults.begin()
             await self._ready(system)
             spec.write_text(self._spec(system, loaded).model_dump_json())
             await self._undisturbed(load.hear("ready"))
@@ -153,6 +158,7 @@ class CellRun:
             self._progress("stopping")
             stopping_ns = time.monotonic_ns()
             await asyncio.gather(load.stop(_LOAD_GRACE), system.stop())
+            await faults.stop(_LOAD_GRACE)
             tasks, changes, missing = system.recorded()
             # Agents that leave because the cell is over are no event of it.
             self.cell.events += [self._placed(each) for each in changes if each.at_ns < stopping_ns]
@@ -183,9 +189,9 @@ class CellRun:
     async def _run_workload(
         self, name: str, system: Subject, load: Managed, hosts: Hosts | None, wire: WireCounter
     ) -> None:
-        workload = self._plan.workloads[name]
+        inflicted = self._faults.of(name)
         run = self.cell.workloads[name] = WorkloadRun()
-        processes = {**system.processes, LOAD: load}
+        processes = {**self._all(system), LOAD: load}
         self._progress(f"{name}: warm-up")
         load.say(f'{{"do":"warm_up","workload":{json.dumps(name)}}}')
         told = await load.hear("warmed_up", silence=_SILENCE)
@@ -193,28 +199,27 @@ class CellRun:
         used = {process: each.measure() for process, each in processes.items()}
         counted = await system.counters()
         carried = wire.count(system.wire_pid)
+        spent = self._meter.read() if self._meter else {}
         self._progress(f"{name}: measuring")
         load.say(f'{{"do":"measure","workload":{json.dumps(name)}}}')
         run.began_ns = (await load.hear("began", silence=_SILENCE))["at_ns"]
         fault: asyncio.Task[None] | None = None
-        if workload.fault is not None and isinstance(system, System):
-            seed = f"{self.cell.seed}/fault of {name}"
-            fault = asyncio.create_task(
-                inflict(workload.fault, name, run.began_ns, system, hosts, seed, self.cell.events.append)
-            )
+        if inflicted is not None:
+            fault = asyncio.create_task(self._faults.inflict(name, run.began_ns, self.cell.events.append))
         try:
             told = await load.hear("ended", silence=_SILENCE)
             run.ended_ns, run.requests, run.failed = told["at_ns"], told["requests"], told["failed"]
             run.cpu_seconds = {process: each.measure() - used[process] for process, each in processes.items()}
+            run.joules = self._meter.since(spent) if self._meter else {}
             total = wire.count(system.wire_pid)
             run.wire_bytes = total - carried if total is not None and carried is not None else None
             now = await system.counters()
             run.counters = {name: more for name in now if (more := now[name] - counted.get(name, 0))}
-            if fault is not None and workload.fault is not None and isinstance(system, System):
-                if run.ended_ns - run.began_ns < workload.fault.at * 1e9:
+            if fault is not None and inflicted is not None and isinstance(system, System):
+                if run.ended_ns - run.began_ns < inflicted.at * 1e9:
                     raise CellFailed(
                         f"{name} ended after {(run.ended_ns - run.began_ns) / 1e9:.2f} s, before its fault at "
-                        f"{workload.fault.at:g} s: let it last longer"
+                        f"{inflicted.at:g} s: let it last longer"
                     )
                 self._progress(f"{name}: after the fault")
                 await fault
@@ -226,6 +231,10 @@ class CellRun:
             if fault is not None:
                 fault.cancel()
                 await asyncio.gather(fault, return_exceptions=True)
+
+    def _all(self, system: Subject) -> dict[str, Managed]:
+        """Its processes, and the servers behind its agents."""
+        return {**system.processes, **self._faults.processes}
 
     async def _undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of ``work``. Raises `CellFailed` when a process ends on its own meanwhile."""
@@ -260,7 +269,7 @@ class CellRun:
             for name, run in self.cell.workloads.items()
             if run.began_ns and run.began_ns <= change.at_ns <= (run.ended_ns or change.at_ns)
         )
-        return Event(change.at_ns, change.what, change.agent, change.detail, next(within, ""))
+        return Event(change.at_ns, change.what, change.agent, change.detail, next(within, ""), change.tokens)
 
     def _spec(self, system: Subject, out: Path) -> LoadSpec:
         through = {each.through for each in self._plan.workloads.values()}

@@ -17,11 +17,24 @@ import msgspec
 import pluggy
 
 from anywire.agent_health import counted
+from anywire.errors import TaskCancelled
 from anywire.event_bus import EventBus
-from anywire.events import AgentJoined, AgentLost, AgentOrdered, HealthChanged, TaskEnded, TaskPreempted
+from anywire.events import (
+    AgentJoined,
+    AgentLost,
+    AgentOrdered,
+    AttemptEnded,
+    HealthChanged,
+    LinkLost,
+    TaskEnded,
+    TaskPreempted,
+    TaskRequeued,
+)
 from anywire.hookspecs import PROJECT
 
 VARIABLE = "ANYWIRE_EXPERIMENT_RECORD"
+NOTICES = "ANYWIRE_EXPERIMENT_NOTICES"
+"""Set where faults are inflicted: attempts that fail, links that are lost and tasks that wait again are told too."""
 _FULL = 256 * 1024
 _END = b"{}\n"
 
@@ -29,17 +42,29 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 OfAgent = AgentJoined | AgentLost | AgentOrdered | HealthChanged
-Recorded = TaskEnded | TaskPreempted | OfAgent
+OfFault = AttemptEnded | LinkLost | TaskRequeued
+Recorded = TaskEnded | TaskPreempted | OfAgent | OfFault
 
 
 class Change(msgspec.Struct, frozen=True):
     """Something that the orchestrator told beside ended tasks, in CLOCK_MONOTONIC ns. ``detail`` is why an agent was
-    lost, what was ordered of it, its new state, or the id of the task that was preempted."""
+    lost, what was ordered of it, its new state, the id of the task that was preempted, or the code with which an
+    attempt failed. ``tokens`` is what that had brought."""
 
-    what: Literal["agent_joined", "agent_lost", "agent_ordered", "health_changed", "task_preempted"]
+    what: Literal[
+        "agent_joined",
+        "agent_lost",
+        "agent_ordered",
+        "health_changed",
+        "task_preempted",
+        "attempt_failed",
+        "link_lost",
+        "task_requeued",
+    ]
     at_ns: int
     agent: str = ""
     detail: str = ""
+    tokens: int = 0
 
 
 class Recorder:
@@ -62,6 +87,11 @@ class Recorder:
         self.add(event)
         self.flush()
 
+    def add_of_fault(self, event: OfFault) -> None:
+        """Add it if it tells of a failure."""
+        if not isinstance(event, AttemptEnded) or event.error not in ("", TaskCancelled.code):
+            self.add(event)
+
     def flush(self) -> None:
         """Raises OSError, as of a full disk."""
         while self._buffer:
@@ -75,6 +105,7 @@ class Recorder:
 
 # Taken away: agents that a launcher starts from here load the same plugins, and record nothing.
 _path = os.environ.pop(VARIABLE, "")
+_notices = bool(os.environ.pop(NOTICES, ""))
 _recorder = Recorder(_path) if _path else None
 if _recorder is not None:
     atexit.register(_recorder.close)
@@ -85,6 +116,8 @@ def anywire_subscribe(events: EventBus) -> None:
     if _recorder is not None:
         events.subscribe("experiment recorder", _recorder.add, TaskEnded, TaskPreempted)
         events.subscribe("experiment recorder", _recorder.add_agent, *get_args(OfAgent))
+        if _notices:
+            events.subscribe("experiment recorder", _recorder.add_of_fault, *get_args(OfFault))
 
 
 def read(path: Path) -> tuple[list[TaskEnded], list[Change], bool]:
@@ -108,8 +141,14 @@ def read(path: Path) -> tuple[list[TaskEnded], list[Change], bool]:
     return tasks, changes, False
 
 
-def _change(event: OfAgent | TaskPreempted) -> Change:
+def _change(event: OfAgent | OfFault | TaskPreempted) -> Change:
     match event:
+        case AttemptEnded():
+            return Change("attempt_failed", event.at_ns, event.agent_id, event.error, event.tokens)
+        case LinkLost():
+            return Change("link_lost", event.at_ns, event.agent_id, event.reason)
+        case TaskRequeued():
+            return Change("task_requeued", event.at_ns, detail=event.error)
         case AgentJoined():
             return Change("agent_joined", event.at_ns, event.agent_id)
         case AgentLost():

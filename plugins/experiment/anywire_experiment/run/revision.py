@@ -100,6 +100,8 @@ def for_revision(arm: Arm, config: Config, places: Mapping[str, Mapping[str, str
     tree["plugins"] = config.plugins
     tree["agent"] = {**tree.get("agent", {}), "id": config.agent.id}
     tree["server"] = {"port": config.server.port}
+    if arm.stand_in is not None:
+        tree["engine"] = config.engine.model_dump(mode="json", exclude_unset=True)
     if config.access.model_fields_set:
         tree["access"] = config.access.model_dump(mode="json", exclude_unset=True)
     return msgspec.json.encode(tree).decode()

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from anywire.errors import ConfigError
 from anywire.this_system import needs_posix
 from anywire_experiment.arms import Arm, arm_order
+from anywire_experiment.energy.meter import Meter, kept_reading, meter_of
 from anywire_experiment.network import unavailable
 from anywire_experiment.plan import Plan
 from anywire_experiment.record.cells import Cell
@@ -21,8 +22,10 @@ from anywire_experiment.record.folder import Record, Session, Sessions, cells_of
 from anywire_experiment.record.sources import sources_of
 from anywire_experiment.record.storage import writing
 from anywire_experiment.run.availability import available
-from anywire_experiment.run.cell import CellRun, placement
+from anywire_experiment.run.cell import CellRun
+from anywire_experiment.run.cores import placement
 from anywire_experiment.run.expectations import expectations
+from anywire_experiment.run.faults import check_here
 from anywire_experiment.run.outside import outside
 from anywire_experiment.run.system import free_dds_domain
 
@@ -67,7 +70,9 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
     needs_posix("an experiment")
     placement(plan)
     plan, arms, left_out = available(plan, progress)
+    check_here(arms)
     sources = sources_of(arms)
+    meter = meter_of(plan.energy)
     networked = next((each.name for each in arms if each.network is not None), None)
     if networked is not None and (why := unavailable()):
         raise ConfigError(f"the arm {networked!r} needs a network, which cannot be emulated here: {why}")
@@ -82,7 +87,7 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
         session.left_out, session.outside = left_out, list(outside(arms))
         record.write_sessions(sessions)
         try:
-            asyncio.run(_run(plan, record, missing, len(arms) * plan.blocks, session, progress))
+            asyncio.run(_run(plan, record, missing, len(arms) * plan.blocks, session, progress, meter))
             session.ending = "complete"
         except Interrupted:
             session.ending = "interrupted"
@@ -107,7 +112,13 @@ def _next_session(sessions: Sessions, cells: list[Cell], here: Environment, prog
 
 
 async def _run(
-    plan: Plan, record: Record, missing: list[Place], total: int, session: Session, progress: Progress
+    plan: Plan,
+    record: Record,
+    missing: list[Place],
+    total: int,
+    session: Session,
+    progress: Progress,
+    meter: Meter,
 ) -> None:
     loop, current = asyncio.get_running_loop(), asyncio.current_task()
     assert current is not None
@@ -118,24 +129,26 @@ async def _run(
     domain = free_dds_domain()
     told: set[str] = set()
     try:
-        for count, place in enumerate(missing, start=1):
-            cell = await _run_cell(plan, record, place, domain, progress)
-            session.cells, session.last_cell = count, cell.ended
-            per_cell = (time.monotonic() - began) / count
-            progress.finished(cell, done + count, total, per_cell * (len(missing) - count))
-            _warn_of_too_few(plan, cell, told, progress)
+        async with kept_reading(meter):
+            await meter.measure_idle()
+            for count, place in enumerate(missing, start=1):
+                cell = await _run_cell(plan, record, place, domain, progress, meter)
+                session.cells, session.last_cell = count, cell.ended
+                per_cell = (time.monotonic() - began) / count
+                progress.finished(cell, done + count, total, per_cell * (len(missing) - count))
+                _warn_of_too_few(plan, cell, told, progress)
     except asyncio.CancelledError:
         raise Interrupted from None
 
 
-async def _run_cell(plan: Plan, record: Record, place: Place, domain: int, progress: Progress) -> Cell:
+async def _run_cell(plan: Plan, record: Record, place: Place, domain: int, progress: Progress, meter: Meter) -> Cell:
     block, order, arm = place
 
     def doing(what: str) -> None:
         progress.doing(block, arm.name, what)
 
     partial = record.partial(block, arm.name)
-    cell = await CellRun(plan, arm, block, order, partial, domain, doing).run()
+    cell = await CellRun(plan, arm, block, order, partial, domain, doing, meter).run()
     record.keep(partial, cell)
     return cell
 

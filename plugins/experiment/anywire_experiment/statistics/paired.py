@@ -21,6 +21,9 @@ FEWEST_FOR_INTERVAL = 6
 """With fewer blocks no interval over blocks is told: resamples of one block over and over are then so frequent that the
 limits of a studentised bootstrap can be a thousand times Student's."""
 
+LARGEST_LOG = 700.0
+"""Of a limit of a ratio; the exponential of more is no number any more, and says as little."""
+
 
 class Comparison(msgspec.Struct, frozen=True):
     """A candidate arm against a baseline arm, paired by block.
@@ -142,4 +145,5 @@ def _estimate(of: StudentisedMean, level: float) -> Estimate:
 
 
 def _exponential(logs: Estimate) -> Estimate:
-    return Estimate(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high), logs.level)
+    value, low, high = (math.exp(min(each, LARGEST_LOG)) for each in (logs.value, logs.low, logs.high))
+    return Estimate(value, low, high, logs.level)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from anywire_experiment.statistics.samples import Estimate, fraction
+from anywire_experiment.statistics.samples import ROUNDING, Estimate, Floats, fraction
 
 
 def share_over_blocks(failed: Sequence[int], requests: Sequence[int], level: float = 0.95) -> Estimate | None:
@@ -37,11 +37,23 @@ def share_over_blocks(failed: Sequence[int], requests: Sequence[int], level: flo
     share = float(lost.sum()) / total
     residuals = lost - share * sent
     variance = blocks / (blocks - 1) * float(residuals @ residuals) / total**2
+    low, high = limits_of_shares(np.array([share]), np.array([variance]), total, blocks, level)
+    return Estimate(share, float(low[0]), float(high[0]), level)
+
+
+def limits_of_shares(
+    shares: Floats, variances: Floats, total: float, blocks: int, level: float
+) -> tuple[Floats, Floats]:
+    """The limits of shares of ``total`` requests in so many blocks, 2 at least, for which the variance between blocks
+    was found; where it is 0, each block counts as one request."""
     tail = (1.0 - level) / 2.0
     # The spread of a dozen blocks is itself known only roughly: Student's quantile instead of the normal one.
     known = (stats.t.ppf(tail, total - 1.0) / stats.t.ppf(tail, blocks - 1.0)) ** 2 if total > 1.0 else 1.0
-    worth = min(share * (1.0 - share) / variance * known, total) if variance > 0.0 else float(blocks)
-    hits = share * worth
-    low = float(stats.beta.ppf(tail, hits, worth - hits + 1.0)) if hits > 0.0 else 0.0
-    high = float(stats.beta.ppf(1.0 - tail, hits + 1.0, worth - hits)) if hits < worth else 1.0
-    return Estimate(share, low, high, level)
+    varies = variances > ROUNDING**2
+    worth = np.minimum(shares * (1.0 - shares) / np.where(varies, variances, 1.0) * known, total)
+    worth = np.where(varies, worth, float(blocks))
+    hits = shares * worth
+    some, not_all = hits > 0.0, hits < worth
+    low = stats.beta.ppf(tail, np.where(some, hits, 1.0), np.where(some, worth - hits + 1.0, 1.0))
+    high = stats.beta.ppf(1.0 - tail, np.where(not_all, hits + 1.0, 1.0), np.where(not_all, worth - hits, 1.0))
+    return np.where(some, low, 0.0), np.where(not_all, high, 1.0)

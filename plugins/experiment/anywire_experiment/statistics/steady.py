@@ -15,7 +15,7 @@ from anywire_experiment.statistics.samples import Floats, finite_series
 BATCH = 5
 """Samples per batch, each told by its median: one straggler is no change."""
 FEWEST_SAMPLES = 100
-CRITICAL = 3.0
+CRITICAL = 3.1
 """Standard errors from which on a step is one: at most 5 % of steady series have such a step by chance."""
 EDGE = 0.05
 """Share of the series at either end within which no step is looked for."""

@@ -46,9 +46,9 @@ class Malformed(Exception):
 class Usual(NamedTuple):
     """What most samples of a type have in common: it costs less then, and changes nothing else.
 
-    ``alike`` are its first strings, each as long in one sample as in the next, ``known`` those of them that are the
-    same, ``empty`` strings behind these that are empty. ``rare`` names the first of its last members (strings, and all
-    sequences) that are empty or the same in many samples.
+    ``alike`` are its first strings, each as long in one sample as in the next, ``known`` strings that are the same in
+    many samples, ``empty`` strings behind the first ones that are empty. ``rare`` names the first of its last members
+    (strings, and all sequences) that are empty or the same in many samples.
     """
 
     alike: Sequence[str] = ()

@@ -95,7 +95,7 @@ class Samples(list[Any]):
 
 _BATCHING: frozenset[TopicName] = frozenset(("request", "control", "response", "stream"))
 _IDS = ("hub_id", "task_id")
-_RESPONSE = Usual(_IDS, ("hub_id",), ("extra", "finish_reason", "error", "more"))
+_RESPONSE = Usual(_IDS, ("hub_id", "finish_reason"), ("extra", "finish_reason", "error", "more"))
 _USUAL: dict[TopicName, Usual] = {
     "request": Usual((*_IDS, "kind", "model"), ("hub_id", "kind", "model"), ("resume", "trace"), "tenant"),
     "response": _RESPONSE,

@@ -60,7 +60,8 @@ class Answered:
             yield Delta(self._gap)
             text = delta.text
         if text or extra or delta.attempts_used:
-            yield Delta(text, extra, attempts_used=delta.attempts_used)
+            parts = delta.parts if text == delta.text else ()
+            yield Delta(text, extra, attempts_used=delta.attempts_used, parts=parts)
 
     def message(self) -> dict[str, Any]:
         """The round as a message of the assistant, for the next one."""

@@ -46,7 +46,12 @@ class AnswerForm:
         return json_of(told if self._usage is None else told | {"usage": self._usage})
 
     def event(self, delta: Delta) -> bytes:
-        """The event of one step of a streamed answer; empty where the step says nothing to a client."""
+        """The event of one step of a streamed answer, or the events of its parts; empty where the step says nothing to
+        a client."""
+        if delta.parts and not delta.extra:
+            *first, last = delta.parts
+            alone = msgspec.structs.replace(delta, text=last, parts=())
+            return b"".join([self.event(each) for each in (*map(Delta, first), alone)])
         self._note_usage(delta)
         if delta.extra:
             choices, others = _parts(delta.extra)

@@ -37,6 +37,7 @@ MOST_REQUESTS = 1_000_000
 """Of a trace that are replayed; of a longer one choose a part with ``window`` or ``first``."""
 MOST_BLOCKS = 65_536
 MAX_NAME_CHARS = 256
+MOST_URGENT = 1_000_000
 
 _TENANT = re.compile(TENANT)
 Row = Mapping[str, Any]
@@ -238,7 +239,7 @@ def _with_more(row: Row, arrival: Arrival) -> Arrival:
         raise ValueError(f"blocks: {len(blocks)} of them, the limit is {MOST_BLOCKS}")
     return arrival._replace(
         prefix=_count(given.get("prefix", "0"), "prefix", LONGEST_PROMPT),
-        priority=int(given["priority"]) if "priority" in given else None,
+        priority=_priority(given["priority"]) if "priority" in given else None,
         deadline_s=seconds,
         tenant=tenant,
         session=_name(given.get("session", ""), "session"),
@@ -260,6 +261,13 @@ def _count(value: Any, name: str, most: int) -> int:
     if not 0 <= count <= most:
         raise ValueError(f"{name} is from 0 to {most}, not {count}")
     return count
+
+
+def _priority(text: str) -> int:
+    priority = int(text)
+    if abs(priority) > MOST_URGENT:
+        raise ValueError(f"priority is from {-MOST_URGENT} to {MOST_URGENT}, not {text}")
+    return priority
 
 
 def _number(value: Any, name: str) -> float:

@@ -9,11 +9,10 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from anywire.plugins import Plugins
-from anywire_experiment.fault_table.catalogue import CLOCK_STEP, LOSS, Fault
-from anywire_experiment.fault_table.stand_in import FAILS, StandIn
-from anywire_experiment.fault_table.verdict import STRUCK
+from anywire_experiment.faults.catalogue import CLOCK_STEP, LOSS, Fault
 from anywire_experiment.network import Hosts, unavailable
 from anywire_experiment.run.managed import CellFailed, Managed
 from anywire_experiment.run.system import System
@@ -62,12 +61,25 @@ def state_folder(private: Path) -> Path:
     return private / "state"
 
 
-class Injection:
-    """Inflicts ``fault`` on ``system``. Make it before the system starts; ``stand_in`` is the server behind `STRUCK`,
-    and ``private`` a folder that exists."""
+class Server(Protocol):
+    """The server that an agent's engine asks."""
 
-    def __init__(self, fault: Fault, system: System, hosts: Hosts | None, stand_in: StandIn, private: Path) -> None:
-        self._fault, self._system, self._hosts, self._stand_in = fault, system, hosts, stand_in
+    async def fail(self, how: str) -> None:
+        """Fail as a fault of that name from now on."""
+
+    async def heal(self) -> None:
+        """Answer as it should again."""
+
+
+class Injection:
+    """Inflicts ``fault`` on ``system``. Make it before the system starts; ``struck`` is the agent that is met,
+    ``server`` what it asks, and ``private`` a folder that exists."""
+
+    def __init__(
+        self, fault: Fault, system: System, hosts: Hosts | None, server: Server | None, private: Path, struck: str
+    ) -> None:
+        self._fault, self._system, self._hosts, self._server = fault, system, hosts, server
+        self._struck = struck
         self.lost_frames = 0
         """By the network, when the fault was undone."""
         self._clocks: dict[Path, str] = {}
@@ -80,10 +92,9 @@ class Injection:
 
     async def strike(self) -> None:
         match self._fault.needs:
-            case "stand_in" if self._fault.name in FAILS:
-                self._stand_in.fails_as = self._fault.name
             case "stand_in":
-                await self._stand_in.close()
+                assert self._server is not None
+                await self._server.fail(self._fault.name)
             case "signals" if self._fault.name == "agent-killed":
                 self._kill_agent()
             case "signals":
@@ -98,10 +109,9 @@ class Injection:
 
     async def undo(self) -> None:
         match self._fault.needs:
-            case "stand_in" if self._fault.name in FAILS:
-                self._stand_in.fails_as = ""
             case "stand_in":
-                await self._stand_in.start()
+                assert self._server is not None
+                await self._server.heal()
             case "signals" if self._fault.name == "agent-killed":
                 await self._start_agent()
             case "signals":
@@ -121,16 +131,17 @@ class Injection:
     # Processes
 
     def _kill_agent(self) -> None:
-        agent = self._system.agents[STRUCK]
+        agent = self._system.agents[self._struck]
+        agent.measure()
         agent.expected_end = True
         agent.signal(signal.SIGKILL)
 
     async def _start_agent(self) -> None:
-        await self._system.agents[STRUCK].kill()
-        await self._system.start_agent(STRUCK)
+        await self._system.agents[self._struck].kill()
+        await self._system.start_agent(self._struck)
 
     def _paused(self) -> Managed:
-        return self._system.orchestrator if self._fault.name == "hub-paused" else self._system.agents[STRUCK]
+        return self._system.orchestrator if self._fault.name == "hub-paused" else self._system.agents[self._struck]
 
     # The network
 
@@ -155,7 +166,7 @@ class Injection:
     def _under_false_clocks(self, private: Path) -> None:
         library = libfaketime()
         assert library is not None
-        struck = self._system.agents.get(STRUCK)
+        struck = self._system.agents.get(self._struck)
         processes = [(self._system.orchestrator, -CLOCK_STEP), *([(struck, CLOCK_STEP)] if struck else [])]
         for process, step in processes:
             file = private / f"clock-{process.name}"

@@ -10,9 +10,11 @@ from typing import Any
 
 from aiohttp import web
 
-from anywire_experiment.fault_table.catalogue import CUT_AFTER, SLOW
+from anywire_experiment.faults.catalogue import CUT_AFTER, SLOW
 
 MODEL = "stand-in"
+REFUSED = "refused"
+"""The fault of a server that listens no more."""
 GARBAGE = b'data: {"choices": [{"delta": {"content": "garb\x00\xff\xfe\n\ngarbage\n\ndata: <html>502</html>\n\n'
 """Of a 200 with an event stream: a broken event, text without a field, and HTML."""
 
@@ -56,6 +58,19 @@ class StandIn:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+
+    async def fail(self, how: str) -> None:
+        """Fail as a fault of that name (`FAILS`, `REFUSED`) from now on."""
+        if how == REFUSED:
+            await self.close()
+        else:
+            self.fails_as = how
+
+    async def heal(self) -> None:
+        """Answer as it should again."""
+        self.fails_as = ""
+        if self._runner is None:
+            await self.start()
 
     def note_fault(self) -> None:
         self.met += 1

@@ -1,0 +1,59 @@
+"""What became of sessions, and of requests that their clients were meant to give up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+import pyarrow.compute as pc
+
+from anywire_experiment.analysis.blocks import geometric
+from anywire_experiment.analysis.measured import Measured
+from anywire_experiment.analysis.results import TrafficFigures
+from anywire_experiment.analysis.sample_rows import Floats, column
+from anywire_experiment.plan import Plan
+from anywire_experiment.traffic import NOT_ASKED
+
+
+class Sessions(msgspec.Struct, frozen=True):
+    """Those of one block: how many there were, the requests of each, and the milliseconds that each whole one took,
+    from when its first request was meant to be sent to its last answer, pauses included."""
+
+    count: int
+    requests: Floats
+    took_ms: Floats
+
+
+def held_sessions(measured: Measured) -> Sessions:
+    rows = measured.rows.filter(pc.is_valid(measured.rows["session"]))
+    if not rows.num_rows:
+        return Sessions(0, np.array([]), np.array([]))
+    numbers, inverse = np.unique(column(rows, "session"), return_inverse=True)
+    begin = np.full(numbers.size, np.iinfo(np.int64).max)
+    end = np.zeros(numbers.size, dtype=np.int64)
+    np.minimum.at(begin, inverse, column(rows, "intended_ns"))
+    np.maximum.at(end, inverse, column(rows, "done_ns"))
+    broken = np.zeros(numbers.size, dtype=bool)
+    broken[inverse[pc.not_equal(rows["outcome"], "ok").to_numpy()]] = True
+    counts = np.bincount(inverse).astype(np.float64)
+    return Sessions(int(numbers.size), counts, ((end - begin) / 1e6)[~broken])
+
+
+def traffic_of(plan: Plan, blocks: Mapping[int, Measured]) -> TrafficFigures | None:
+    """None where requests do not depend on each other, and none is given up."""
+    found = [held_sessions(each) for each in blocks.values()]
+    cancelled = sum(each.cancelled for each in blocks.values())
+    count = sum(each.count for each in found)
+    if not count and not cancelled:
+        return None
+    took = [float(np.median(each.took_ms)) for each in found if each.took_ms.size]
+    requests = np.concatenate([each.requests for each in found]) if found else np.array([])
+    return TrafficFigures(
+        sessions=count,
+        whole=sum(each.took_ms.size for each in found),
+        requests=float(np.median(requests)) if requests.size else 0.0,
+        took_ms=geometric(plan, took) if took and min(took) > 0 else None,
+        cancelled=cancelled,
+        not_asked=sum(each.failures.get(NOT_ASKED, 0) for each in blocks.values()),
+    )
