@@ -4,8 +4,9 @@
 
 It says "listens on http://HOST:PORT" once it does. An answer has as many tokens as the request asks for, words that
 follow from the last message alone, so that every system gets equal answers. The first token comes ``--ttft`` ms after a
-slot was free, each further one ``--itl`` ms after the one before; a stream has an event for each, an answer that is
-asked for whole comes with its last, or ``--whole`` ms after a slot was free. Requests beyond ``--slots`` wait, in order.
+slot was free, each further one ``--itl`` ms after the one before (up to 1 ms later, which does not add up). A stream
+has an event for each. An answer that is asked for whole comes with its last, or ``--whole`` ms after a slot was free.
+Requests beyond ``--slots`` wait, in order.
 """
 
 from __future__ import annotations
