@@ -15,6 +15,7 @@ from anywire.stages import STAGES
 from anywire_experiment.analysis.capacity import capacity_of
 from anywire_experiment.analysis.energy import joules_per
 from anywire_experiment.analysis.goodput import Held, held
+from anywire_experiment.analysis.processor import milliseconds_per, system_seconds
 from anywire_experiment.analysis.sample_rows import Floats, column, in_time, waits_ms
 from anywire_experiment.objective import Objective
 from anywire_experiment.plan import OF_REQUESTS, Metric
@@ -112,6 +113,7 @@ class Measured:
         self.failures = {each["values"]: int(each["counts"]) for each in counted}
         self.origins = Counter(origin for origin in self._failed["origin"].to_pylist() if origin)
         """How many failed by whose fault, of those for which somebody has said."""
+        self._cpu_seconds = system_seconds(cell, workload)
         self.joules = cell.workloads[workload].joules if workload in cell.workloads else {}
         self.began_ns = cell.workloads[workload].began_ns if workload in cell.workloads else 0
         self.events = [each for each in cell.events if each.workload == workload]
@@ -186,6 +188,8 @@ class Measured:
             case "spent_tokens":
                 spent = self.rows["spent_tokens"].drop_null().to_numpy()
                 return np.array([spent.mean()]) if spent.any() else np.array([])
+            case "cpu_per_request":
+                return milliseconds_per(self._cpu_seconds, self.whole.num_rows)
             case "energy_per_request":
                 return joules_per(self.joules, self.whole.num_rows)
             case "energy_per_token":

@@ -35,6 +35,9 @@ MEANINGS: dict[Metric, Meaning] = {
     "failures": Meaning("share of failed requests", "", False, ("fewer", "more")),
     "quality": Meaning("share answered right", "", True, ("right more often", "right less often")),
     "spent_tokens": Meaning("tokens per request", "", False, ("cheaper", "dearer")),
+    "cpu_per_request": Meaning(
+        "processor time per answer", "ms", False, ("cheaper in processor time", "dearer in processor time")
+    ),
     "energy_per_request": Meaning("energy per answer", "J", False, ("cheaper in energy", "dearer in energy")),
     "energy_per_token": Meaning("energy per token", "J", False, ("cheaper in energy", "dearer in energy")),
 }

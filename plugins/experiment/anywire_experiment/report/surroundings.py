@@ -40,10 +40,11 @@ def environment(record: RawData) -> list[Table]:
     if first.sources or first.installed:
         rows = [[name, str(each)] for name, each in (first.sources | first.installed).items()]
         note = (
-            "SHA-256 of the names and contents of a package's Python files, of a file, or of a companion's program. "
+            "SHA-256 of the names and contents of a package's Python files, of a file, or of a program; of a program "
+            "that a package brought, of that package's list of files with their hashes. "
             "Code of others, and what differs from Anywire's commit, is in the record's folder `sources`."
         )
-        tables.append(Table("Plugins and companions", ["What", "Source"], rows, note, TWO))
+        tables.append(Table("Plugins, companions and systems", ["What", "Source"], rows, note, TWO))
     links = [
         [cell.arm, str(cell.block), *_link(record, cell.block, cell.arm)]
         for cell in record.cells

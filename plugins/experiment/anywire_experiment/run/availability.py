@@ -30,7 +30,8 @@ def available(plan: Plan, told: Told) -> tuple[Plan, list[Arm], dict[str, str]]:
     for arm in arms:
         if why := missing_program(arm):
             if not arm.system.optional:
-                raise ConfigError(f"the arm {arm.name} cannot be run: {why}; or let it be `optional: true`")
+                hint = "; or let it be `optional: true`" if SYSTEM in arm.levels else ""
+                raise ConfigError(f"the arm {arm.name} cannot be run: {why}{hint}")
             left_out[arm.levels[SYSTEM]] = why
     there = [each for each in arms if each.levels.get(SYSTEM) not in left_out]
     made, not_built = built(there, told.say)
@@ -56,9 +57,9 @@ def _by_commits(plan: Plan, commits: Mapping[str, str]) -> Plan:
 
 
 def missing_program(arm: Arm) -> str:
-    """Which program of its system is not there; empty when all are."""
+    """Which program of its system or companions is not there; empty when all are."""
     program = arm.foreign.program if arm.foreign is not None else None
-    for name, each in programs_of(arm.system.companions, program):
+    for name, each in programs_of(arm.companions, program):
         if why := missing(each):
             return why if name == SYSTEM else f"companion {name}: {why}"
     return ""
