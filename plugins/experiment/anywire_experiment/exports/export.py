@@ -15,6 +15,7 @@ from anywire_experiment.analysis.results import Results
 from anywire_experiment.exports import data, figures, tables
 from anywire_experiment.frames import tables_of
 from anywire_experiment.record.manifest import MANIFEST, fingerprint
+from anywire_experiment.record.signature import told
 from anywire_experiment.record.storage import RecordError
 from anywire_experiment.verified import checked
 
@@ -84,5 +85,6 @@ def _origin(raw: RawData, results: Results, hashes: Mapping[str, str]) -> dict[s
         "question": results.question,
         "raw_data_sha256": fingerprint(raw.folder),
         "sealed": (raw.folder / MANIFEST).exists(),
+        "signature": told(raw.folder),
         "files": hashes,
     }
