@@ -54,7 +54,7 @@ def plan_of(**members: Any) -> dict[str, Any]:
     return {
         "name": "fabricated",
         "question": "What does the transport add?",
-        "blocks": 12,
+        "blocks": 16,
         "factors": {"transport": ["zeromq", "dds"]},
         "workloads": {"one-client": {"requests": 300}},
     } | members
@@ -77,7 +77,8 @@ def fabricate(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.yaml").write_text(yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True))
     (folder / "plan.json").write_text(plan.model_dump_json(indent=2))
-    here = msgspec.structs.replace(environment(["experiment", "run", "plan.yaml"], {}), load_average=[0.1, 0.1, 0.1])
+    here = environment(["experiment", "run", "plan.yaml"], {})
+    here = msgspec.structs.replace(here, load_average=[0.1, 0.1, 0.1], dirty="clean", installed={})
     sessions = Sessions(plan.seed, [Session("2026-01-01T00:00:00", here, "2026-01-01T01:00:00", "complete")])
     (folder / "environment.json").write_bytes(msgspec.json.encode(sessions))
     rng = np.random.default_rng(plan.seed)
@@ -212,6 +213,7 @@ def _workload(
         "spent_tokens": [truth.tasks * 10] * count,
         "session": [None] * count,
         "turn": [None] * count,
+        "offered": [None] * count,
     } | {f"stage_{stage}_ns": at for stage, at in stages.items()}
     return pa.table({field.name: pa.array(columns[field.name]).cast(field.type) for field in SAMPLES}, schema=SAMPLES)
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from anywire_experiment.analysis import interactions, lateness, places, steadiness
-from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable, values
+from anywire_experiment.analysis.blocks import Usable, median, typical, usable, values
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
 from anywire_experiment.analysis.energy import energy_of
@@ -40,7 +40,7 @@ from anywire_experiment.analysis.results import (
     Valued,
 )
 from anywire_experiment.analysis.steadiness import judged_together, steadiness_of
-from anywire_experiment.analysis.traffic import traffic_of
+from anywire_experiment.analysis.traffic import searches_of, traffic_of
 from anywire_experiment.analysis.wording import headline
 from anywire_experiment.arms import is_of_requests
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
@@ -148,6 +148,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         objective=_objective(record.plan, blocks),
         energy=energy_of(cells, blocks, workload),
         traffic=traffic_of(record.plan, blocks),
+        search=searches_of(record, blocks, workload),
         lateness=lateness_of(record, arm, workload),
         steady=steadiness_of(record, arm, workload),
     )
@@ -222,7 +223,7 @@ def _percentile(record: RawData, given: Usable, name: str, of_all: Mapping[int, 
     """None where one of the blocks that count has too few answers for it, or so many failures that it is one."""
     if min(series.size for series in given.values()) < fewest_samples(name) or of_all.keys() != given.keys():
         return None
-    return geometric(record.plan, list(of_all.values()))
+    return median(record.plan, list(of_all.values()))
 
 
 def _same_answers_of(record: RawData) -> list[SameAnswers]:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import msgspec
 
+from anywire_experiment.analysis import keeping_up
 from anywire_experiment.analysis.energy import cautions_of_energy
+from anywire_experiment.analysis.family import family_size, too_large
 from anywire_experiment.analysis.outside import outside_of_it
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import moments
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.record.folder import ENVIRONMENT, Sessions
+from anywire_experiment.record.provenance import code_cautions
 from anywire_experiment.record.storage import RecordError
 from anywire_experiment.statistics import FEWEST_BLOCKS, FEWEST_FOR_INTERVAL
 
@@ -37,7 +40,9 @@ def cautions_of(record: RawData) -> list[str]:
         *_of_cells(record.cells, record.expected),
         *_of_sessions(sessions_of(record.folder)),
         *_of_blocks(record),
+        *too_large(record.plan, family_size(record)),
         *_of_bursts(record),
+        *keeping_up.told(record),
         *cautions_of_energy(record.cells),
         *record.plan.repeated_traces(),
         *outside_of_it(sessions_of(record.folder)),
@@ -90,6 +95,7 @@ def _of_sessions(sessions: Sessions | None) -> Iterator[str]:
     cores = len(first.usable_cores) or first.cores
     if first.load_average and cores and first.load_average[0] > BUSY * cores:
         yield f"the machine was busy: load average {first.load_average[0]:g} on {cores} cores before the run began"
+    yield from code_cautions(first.commit, first.dirty, first.sources | first.installed)
     if len(sessions.sessions) > 1:
         yield f"the run was interrupted: it took {len(sessions.sessions)} sessions"
     for number, session in enumerate(sessions.sessions, start=1):

@@ -1,18 +1,22 @@
-"""What became of sessions, and of requests that their clients were meant to give up."""
+"""What became of sessions, of requests that their clients were meant to give up, and of searches for a rate."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 import pyarrow.compute as pc
 
-from anywire_experiment.analysis.blocks import geometric
+from anywire_experiment.analysis.blocks import median
+from anywire_experiment.analysis.capacity import bracket_of, steps_of
 from anywire_experiment.analysis.measured import Measured
-from anywire_experiment.analysis.results import TrafficFigures
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.results import SearchFigures, TrafficFigures
 from anywire_experiment.analysis.sample_rows import Floats, column
 from anywire_experiment.plan import Plan
+from anywire_experiment.saturation import Search
 from anywire_experiment.traffic import NOT_ASKED
 
 
@@ -40,6 +44,21 @@ def held_sessions(measured: Measured) -> Sessions:
     return Sessions(int(numbers.size), counts, ((end - begin) / 1e6)[~broken])
 
 
+def searches_of(record: RawData, blocks: Mapping[int, Measured], workload: str) -> SearchFigures | None:
+    """None where no rate is searched."""
+    process = record.plan.workloads[workload].arrivals
+    if not isinstance(process, Search) or not blocks:
+        return None
+    brackets = [bracket_of(each.rows, process) for each in blocks.values()]
+    return SearchFigures(
+        found=sum(each.capacity is not None for each in brackets),
+        too_low=sum(each.borne > 0 and math.isinf(each.not_borne) for each in brackets),
+        too_high=sum(not each.borne for each in brackets),
+        generators=sum(each.borne > 0 and each.is_generators for each in brackets),
+        steps=sum(len(steps_of(each.rows)) for each in blocks.values()),
+    )
+
+
 def traffic_of(plan: Plan, blocks: Mapping[int, Measured]) -> TrafficFigures | None:
     """None where requests do not depend on each other, and none is given up."""
     found = [held_sessions(each) for each in blocks.values()]
@@ -53,7 +72,7 @@ def traffic_of(plan: Plan, blocks: Mapping[int, Measured]) -> TrafficFigures | N
         sessions=count,
         whole=sum(each.took_ms.size for each in found),
         requests=float(np.median(requests)) if requests.size else 0.0,
-        took_ms=geometric(plan, took) if took and min(took) > 0 else None,
+        took_ms=median(plan, took) if took and min(took) > 0 else None,
         cancelled=cancelled,
         not_asked=sum(each.failures.get(NOT_ASKED, 0) for each in blocks.values()),
     )

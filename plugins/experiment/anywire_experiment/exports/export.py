@@ -14,10 +14,10 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results
 from anywire_experiment.exports import data, figures, tables
 from anywire_experiment.frames import tables_of
-from anywire_experiment.record.manifest import MANIFEST
+from anywire_experiment.record.manifest import MANIFEST, fingerprint
+from anywire_experiment.record.signature import told
 from anywire_experiment.record.storage import RecordError
-from anywire_experiment.report.surroundings import fingerprint
-from anywire_experiment.verified import verified
+from anywire_experiment.verified import checked
 
 Format = Literal["parquet", "csv", "latex", "svg", "pdf"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -39,12 +39,16 @@ def chosen(said: Sequence[str]) -> list[Format]:
 
 
 def export(folder: Path, out: Path, formats: Collection[Format] = FORMATS) -> list[Path]:
-    """Write the record in ``folder`` into ``out``, which is new or empty, and return the files written. The same record
-    gives the same bytes, with the same versions of the libraries.
+    """Write a record, a folder or a published file, into ``out``, which is new or empty. Returns the files written.
+    The same record gives the same bytes, with the same versions of the libraries.
 
     Raises `RecordError` for a record that is not what was sealed, for none, and where ``out`` cannot be written.
     """
-    raw, results = verified(folder)
+    with checked(folder) as (raw, results):
+        return _written(raw, results, out, formats)
+
+
+def _written(raw: RawData, results: Results, out: Path, formats: Collection[Format]) -> list[Path]:
     written: dict[Path, str] = {}
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -81,5 +85,6 @@ def _origin(raw: RawData, results: Results, hashes: Mapping[str, str]) -> dict[s
         "question": results.question,
         "raw_data_sha256": fingerprint(raw.folder),
         "sealed": (raw.folder / MANIFEST).exists(),
+        "signature": told(raw.folder),
         "files": hashes,
     }

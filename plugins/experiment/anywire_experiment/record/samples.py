@@ -1,8 +1,8 @@
 """The raw data: one row per request, as Parquet. All times are CLOCK_MONOTONIC nanoseconds of one machine (one boot),
-so they compare across processes; 0 means: not reached.
+so they compare across processes; 0 means: not reached. They are kept to 1 µs (`anywire_experiment.record.precision`).
 
 The load generator writes the first part of a row. The rest comes from the orchestrator, which hears of every task
-(`anywire_experiment.run.recorder`), joined by ``task_id``.
+(`anywire_experiment.run.recorder`), joined by ``task_id``, which stays with the requests that failed.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ LOAD_FIELDS = [
     pa.field("right", pa.bool_()),  # null where there is no exercise
     pa.field("session", pa.int64()),  # from 0 within a phase; null where a request depends on no other one
     pa.field("turn", pa.int32()),  # of the session, from 0; requests of one turn are sent at once
+    pa.field("offered", pa.float64()),  # requests per second of its step of a search for the rate that is borne
 ]
 STAGE_FIELDS = [pa.field(f"stage_{stage}_ns", pa.int64()) for stage in STAGES]
 LOADED = pa.schema(LOAD_FIELDS)
@@ -63,6 +64,6 @@ SAMPLES = pa.schema(
 """What the record holds."""
 ADDED = (
     *("deadline_s", "tenant", "origin", "exercise", "exercise_kind", "expected", "said", "right"),
-    *("tasks", "spent_tokens", "session", "turn"),
+    *("tasks", "spent_tokens", "session", "turn", "offered"),
 )
 """Columns that older records lack: they are read as null there."""

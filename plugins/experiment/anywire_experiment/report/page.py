@@ -9,6 +9,7 @@ import jinja2
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.wording import place
+from anywire_experiment.record.manifest import fingerprint
 from anywire_experiment.report import plots, sections, surroundings, tables
 from anywire_experiment.report.drawing import Picture
 from anywire_experiment.statistics import Outcome
@@ -66,7 +67,7 @@ def html(record: RawData, results: Results) -> str:
         environment=surroundings.environment(record),
         settings=surroundings.settings(record),
         commands=surroundings.commands(record),
-        fingerprint=surroundings.fingerprint(record.folder),
+        fingerprint=fingerprint(record.folder),
         plan=given,
     )
 

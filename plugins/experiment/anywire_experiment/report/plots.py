@@ -17,7 +17,7 @@ from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.sample_rows import Floats
 from anywire_experiment.analysis.wording import MINUS, place
 from anywire_experiment.plan import OF_REQUESTS, Metric
-from anywire_experiment.report import faults, timing
+from anywire_experiment.report import faults, run_order, timing
 from anywire_experiment.report.drawing import FAINT, INK, PAPER, Look, Picture, drawn, looks, svg, value_axis
 from anywire_experiment.report.numbers import number, percent_change
 from anywire_experiment.report.quality_plot import against_cost
@@ -37,6 +37,7 @@ def of_workload(record: RawData, results: Results, workload: str, name: str) -> 
     for metric in sampled or (LATENCY,):
         made.append(_distribution(record, workload, metric, f"{name}-ecdf-{metric}"))
     made.append(_percentiles(record, results, workload, f"{name}-percentiles"))
+    made.append(run_order.picture(results, workload, f"{name}-order"))
     made.append(timing.time_line(record, workload, f"{name}-time"))
     made.append(faults.waiting(results, workload, f"{name}-waiting"))
     made.append(timing.stages(results, workload, f"{name}-stages"))
@@ -224,7 +225,7 @@ def _percentiles(record: RawData, results: Results, workload: str, name: str) ->
         _legend(figure, axes)
         image = svg(figure, name, f"{workload}: latency by percentile", "The percentiles table has the figures.")
     caption = (
-        "Latency by percentile: geometric mean of the blocks, as far as a block has samples. Marks with intervals over "
+        "Latency by percentile: median of the blocks, as far as a block has samples. Marks with intervals over "
         "the blocks at 50, 90, 95 and 99 %."
     )
     return Picture(image, caption)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anywire_experiment.analysis.results import Results
-from anywire_experiment.report import design, energy, faults, objective, quality, tables, traffic
+from anywire_experiment.report import design, energy, faults, objective, quality, run_order, saturation, tables, traffic
 
 
 def of_workload(results: Results, workload: str) -> list[tables.Table]:
@@ -14,6 +14,7 @@ def of_workload(results: Results, workload: str) -> list[tables.Table]:
     made += [quality.quality(results, arms), quality.kinds(arms), quality.paired(results, workload)]
     made += [objective.objective(results, arms)]
     made += [tables.figures(results, arms), tables.percentiles(arms), tables.failures(arms)]
+    made += [run_order.table(comparisons), saturation.table(arms)]
     made += [traffic.table(arms), tables.served(arms), faults.faults(arms), tables.counters(arms)]
     made += [tables.stages(arms), tables.resources(arms), tables.wires(arms), energy.energy(arms)]
     made += design.of_workload(results, workload, arms)
