@@ -9,9 +9,6 @@ from anywire_experiment.report.numbers import NONE, number, p_value, percent_cha
 from anywire_experiment.report.tables import Table
 
 
-def of_workload(results: Results, workload: str, arms: list[ArmFigures]) -> list[Table]:
-    return [places(results, workload), interactions(results, workload), lateness(results, arms), steadiness(arms)]
-
 
 def places(results: Results, workload: str) -> Table:
     """What the place in a block did to each metric."""
