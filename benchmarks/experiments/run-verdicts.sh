@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run the plans that tell what a strategy is worth with the real model, and put what docs/results keeps of each record
-# there: manifest, plan, report and figures. What is finished is not run again. Then the audit of capacity.
+# Run the plans that tell what a strategy is worth with the real model, and publish each record as a file in docs/results.
+# What is finished is not run again. Then the audit of capacity.
 #
 #   RECORDS=records PREFIX_BLOCKS=6 benchmarks/experiments/run-verdicts.sh [PLAN ...]
 set -eu
@@ -19,10 +19,9 @@ for plan in ${*:-llm-early-refusal llm-fairness llm-overload llm-prefix}; do
 done
 # Only now: a record tells whether the checkout was as its commit has it.
 for plan in $finished; do
-  mkdir -p "docs/results/$plan"
-  for kept in manifest.json plan.yaml report.md results.csv; do cp "$records/$plan/$kept" "docs/results/$plan/"; done
+  anywire experiment publish "$records/$plan" --out docs/results
   sed -n '1,/^## Cells/p' "$records/$plan/report.md" | grep -E '^(- [▲▼≈?·]|\*\*)' || true
-  sha256sum "$records/$plan/manifest.json"
+  sha256sum "docs/results/$plan.record"
 done
 if test $# -eq 0; then
   mkdir -p docs/results/capacity

@@ -69,6 +69,8 @@ async def test_a_system_that_does_not_try_again_fails_the_command_and_its_record
     assert "ended with internal_error" in " ".join(row["why"])
     assert "| FAIL |" in (record / "README.md").read_text()
     assert outcome.faults(record) == []
+    outcome.published(record, tmp_path / "published.record")
+    assert outcome.faults(tmp_path / "published.record") == []
 
     cell = record / "cells/500-burst/memory/cell.json"
     cell.write_text(cell.read_text().replace('"internal_error"', '"ok"'))

@@ -470,6 +470,12 @@ async def test_faults_are_tried_as_their_page_says(reader: Reader) -> None:
     assert not reader.programs
 
 
+async def test_a_record_is_published_as_its_page_says(reader: Reader) -> None:
+    reader.environment["XDG_CONFIG_HOME"] = str(reader.folder / "config")
+    await reader.follow(DOCS / "how-to" / "publish-a-record.md")
+    assert not reader.programs
+
+
 async def test_strategies_are_tried_as_their_page_says(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "choose-a-scheduler-and-selector.md", "Try it")
     assert not reader.programs

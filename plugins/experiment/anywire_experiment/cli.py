@@ -1,4 +1,5 @@
-"""``anywire experiment``: run a plan, report on its record, compare records, verify one, repeat one; try faults.
+"""``anywire experiment``: run a plan, report on its record, compare records, verify, sign and publish one, repeat one;
+try faults.
 
 What a command needs beyond its options is imported when it runs, so that ``anywire --help`` stays quick.
 """
@@ -24,7 +25,14 @@ app = typer.Typer(
 )
 
 PlanFile = Annotated[Path, typer.Argument(metavar="FILE", help="The plan, YAML.")]
-RecordFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The record of an experiment.")]
+RecordFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The record of an experiment, a folder.")]
+AnyRecord = Annotated[
+    Path, typer.Argument(metavar="RECORD", help="The record of an experiment: its folder, or a published file.")
+]
+Sign = Annotated[
+    Path | None,
+    typer.Option("--sign", metavar="KEY", help="Private key to sign with. Default: yours, where `key` has made one."),
+]
 
 
 @app.command()
@@ -42,20 +50,31 @@ def run(
             "--set", metavar="KEY=VALUE", help="Another value for a key of the plan, as YAML; may be repeated."
         ),
     ] = None,
+    sign: Sign = None,
 ) -> None:
     """Run a plan into a record. The same command goes on with one that was interrupted."""
     from anywire_experiment.plan import load_plan
 
     plan = load_plan(file, [*(changes or ()), *([f"blocks={blocks}"] if blocks is not None else ())])
-    _run(plan, file, out or Path("records") / plan.name)
+    _run(plan, file, out or Path("records") / plan.name, sign)
 
 
 @app.command()
-def report(record: RecordFolder) -> None:
+def report(
+    record: AnyRecord,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where it is written. Default: into the record.")
+    ] = None,
+    sign: Sign = None,
+) -> None:
     """Write the report of a record. Its results are computed anew from the raw data."""
     from anywire_experiment.outcome import conclude_again
+    from anywire_experiment.record.signature import author
 
-    for path in conclude_again(record):
+    written = conclude_again(record, out, author(sign))
+    for note in written.notes:
+        typer.echo(note, err=True)
+    for path in written.paths:
         typer.echo(path)
 
 
@@ -74,39 +93,127 @@ def compare(
 
 
 @app.command()
-def verify(record: RecordFolder) -> None:
-    """Check a record. It must be as it was sealed, and its results follow from its raw data. Exit status 1 if not."""
-    from anywire_experiment.outcome import faults as faults_of
+def verify(
+    record: AnyRecord,
+    author: Annotated[
+        str,
+        typer.Option(
+            "--author", metavar="KEY", help="Who must have signed it: fingerprint, public key, or a file with either."
+        ),
+    ] = "",
+    authority: Annotated[
+        Path | None,
+        typer.Option("--authority", metavar="FILE", help="Certificates (PEM) that must vouch for its timestamp."),
+    ] = None,
+) -> None:
+    """Check a record. It must be as it was sealed and signed, and its results follow from its raw data. Exit status 1
+    if not."""
+    from anywire_experiment import outcome
+    from anywire_experiment.record import signature
 
-    found = faults_of(record)
-    for each in found:
+    told = outcome.verified(record, signature.fingerprint_of(author) if author else "", authority)
+    for each in told.faults:
         typer.echo(each)
-    if found:
+    if told.faults:
         raise typer.Exit(1)
     typer.echo(f"{record}: every file is as it was sealed, and every figure follows from the raw data")
+    for each in (told.signed, *told.notes):
+        typer.echo(each)
+
+
+@app.command()
+def key(
+    file: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="Another file than the one in your config folder.")
+    ] = None,
+) -> None:
+    """Show your public key, by which readers know your records. It is made at the first call."""
+    from anywire.identities.identity_proof import as_text
+    from anywire_experiment.record.signature import made
+
+    path, identity = made(file)
+    typer.echo(f"private key:  {path}")
+    typer.echo(f"public key:   {as_text(identity.public)}")
+    typer.echo(f"fingerprint:  {identity.fingerprint}")
+
+
+@app.command()
+def sign(
+    record: RecordFolder,
+    file: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="Private key. Default: the one that `key` has made.")
+    ] = None,
+    timestamp: Annotated[
+        Path | None,
+        typer.Option(
+            "--timestamp", metavar="FILE", help="Answer of a time-stamping authority (RFC 3161) over manifest.json."
+        ),
+    ] = None,
+) -> None:
+    """Sign a sealed record, and add a timestamp to it."""
+    from anywire_experiment import outcome
+    from anywire_experiment.record import signature
+
+    for each in outcome.sign(record, signature.needed(file), timestamp):
+        typer.echo(each)
+
+
+@app.command()
+def publish(
+    record: RecordFolder,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="The folder of the file. Default: this one.")
+    ] = Path(),
+) -> None:
+    """Write a sealed record into one small file, which `verify`, `report` and the others take like the folder."""
+    from anywire_experiment import outcome
+    from anywire_experiment.record.compact import SUFFIX
+
+    target = out / f"{record.resolve().name}{SUFFIX}"
+    size, told = outcome.published(record, target)
+    typer.echo(f"{target}: {size / 1000:.1f} kB; {told}")
+
+
+@app.command()
+def unpack(
+    record: Annotated[Path, typer.Argument(metavar="FILE", help="A published record.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="A new folder. Default: FILE without its ending.")
+    ] = None,
+) -> None:
+    """Make the folder of a published record again, with its report."""
+    from anywire_experiment import outcome
+    from anywire_experiment.record.compact import SUFFIX
+
+    target = out or Path(record.name.removesuffix(SUFFIX))
+    for note in outcome.unpacked(record, target):
+        typer.echo(note, err=True)
+    typer.echo(target)
 
 
 @app.command()
 def reproduce(
-    record: RecordFolder,
+    record: AnyRecord,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="The new record. Default: DIR-again.")
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="The new record. Default: RECORD-again.")
     ] = None,
+    sign: Sign = None,
 ) -> None:
     """Run the plan of a record again, here and now. Both records are put side by side."""
     from anywire_experiment.outcome import check
+    from anywire_experiment.record.compact import SUFFIX, opened
     from anywire_experiment.record.folder import GIVEN, runnable_plan_of
 
     check(record)
-    plan = runnable_plan_of(record)
-    target = out or record.with_name(f"{record.resolve().name}-again")
-    _run(plan, record / GIVEN, target)
+    target = out or record.with_name(f"{record.resolve().name.removesuffix(SUFFIX)}-again")
+    with opened(record) as (folder, _):
+        _run(runnable_plan_of(folder), folder / GIVEN, target, sign)
     compare(record, target)
 
 
 @app.command()
 def calibrate(
-    record: RecordFolder,
+    record: AnyRecord,
     workload: Annotated[str, typer.Option("--workload", "-w", help="Which one, of streams.")],
     arm: Annotated[str | None, typer.Option("--arm", help="Which one. Default: the first.")] = None,
 ) -> None:
@@ -116,9 +223,11 @@ def calibrate(
     from anywire_experiment.analysis.analyse import RawData
     from anywire_experiment.analysis.synthetic_fit import fit_engine
     from anywire_experiment.outcome import check
+    from anywire_experiment.record.compact import opened
 
     check(record)
-    raw = RawData(record)
+    with opened(record) as (folder, _):
+        raw = RawData(folder)
     fit = fit_engine(raw, arm or raw.arms[0], workload)
     typer.echo(yaml.safe_dump({"engine": fit.options()}, sort_keys=False), nl=False)
     for name, each in (("ttft", fit.ttft), ("itl", fit.itl)):
@@ -161,6 +270,7 @@ def faults(
     """Try each fault over each transport. Tells what clients see of it. Exit status 1 if a cell fails."""
     from anywire_experiment.fault_table import pages, table
     from anywire_experiment.fault_table.setting import Setting
+    from anywire_experiment.outcome import signed
 
     if listed:
         typer.echo(pages.catalogue())
@@ -177,6 +287,7 @@ def faults(
     except table.Interrupted:
         typer.echo(f"interrupted: {out} has the cells that were carried out, and no table", err=True)
         raise typer.Exit(130) from None
+    signed(out)
     typer.echo(f"{out}: {pages.summary(made.rows)}")
     if any(each.result == "FAIL" for each in made.rows):
         raise typer.Exit(1)
@@ -184,7 +295,7 @@ def faults(
 
 @app.command()
 def export(
-    record: RecordFolder,
+    record: AnyRecord,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="A new or empty folder.")],
     formats: Annotated[
         list[str] | None,
@@ -219,11 +330,13 @@ def _say_at_once(line: str) -> None:
     sys.stdout.flush()
 
 
-def _run(plan: Plan, file: Path, out: Path) -> None:
+def _run(plan: Plan, file: Path, out: Path, key: Path | None) -> None:
     from anywire_experiment import outcome
+    from anywire_experiment.record.signature import author
     from anywire_experiment.run import runner
     from anywire_experiment.run.progress import progress
 
+    identity = author(key)
     shown = progress()
     try:
         with shown.shown():
@@ -231,5 +344,5 @@ def _run(plan: Plan, file: Path, out: Path) -> None:
     except runner.Interrupted:
         typer.echo(f"interrupted: what is whole is in {out}, and the same command goes on", err=True)
         raise typer.Exit(130) from None
-    failed = outcome.conclude(out)
+    failed = outcome.conclude(out, identity)
     typer.echo(f"{out}: {failed} cells failed, see its report" if failed else str(out))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -10,16 +12,19 @@ from anywire_experiment import outcome
 from anywire_experiment.analysis.analyse import analysed
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results
-from anywire_experiment.record.folder import RESULTS
-from anywire_experiment.record.manifest import FORMAT, MANIFEST, read_manifest
+from anywire_experiment.record.manifest import FORMAT, MANIFEST, RESULTS, read_manifest
 
 
-def verified(folder: Path) -> tuple[RawData, Results]:
-    """What was measured, and what it comes to. Raises `RecordError` for a record that is not what was sealed, and for
-    none. Of one that was never sealed, or is of another format, the figures are computed anew."""
-    outcome.check(folder)
-    raw = RawData(folder)
-    if (folder / MANIFEST).exists() and read_manifest(folder).format == FORMAT:
+def verified(path: Path) -> tuple[RawData, Results]:
+    """What was measured, and what it comes to, of the record at ``path``, a folder or a published file: the folder that
+    is made of a file is there as long as the raw data are. Raises `RecordError` for a record that is not what was
+    sealed, and for none. Of one that was never sealed, was published, or is of another format, the figures are computed
+    anew."""
+    with ExitStack() as opened:
+        folder = opened.enter_context(outcome.checked(path))
+        raw = RawData(folder)
+        weakref.finalize(raw, opened.pop_all().close)
+    if (folder / RESULTS).exists() and (folder / MANIFEST).exists() and read_manifest(folder).format == FORMAT:
         # The check has found these figures to follow from the raw data.
         return raw, msgspec.json.decode((folder / RESULTS).read_bytes(), type=Results)
     return raw, analysed(raw)

@@ -13,6 +13,7 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import moments
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.record.folder import ENVIRONMENT, Sessions
+from anywire_experiment.record.provenance import code_cautions
 from anywire_experiment.record.storage import RecordError
 from anywire_experiment.statistics import FEWEST_BLOCKS, FEWEST_FOR_INTERVAL
 
@@ -90,6 +91,7 @@ def _of_sessions(sessions: Sessions | None) -> Iterator[str]:
     cores = len(first.usable_cores) or first.cores
     if first.load_average and cores and first.load_average[0] > BUSY * cores:
         yield f"the machine was busy: load average {first.load_average[0]:g} on {cores} cores before the run began"
+    yield from code_cautions(first.commit, first.dirty, first.sources | first.installed)
     if len(sessions.sessions) > 1:
         yield f"the run was interrupted: it took {len(sessions.sessions)} sessions"
     for number, session in enumerate(sessions.sessions, start=1):

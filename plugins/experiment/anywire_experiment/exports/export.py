@@ -14,9 +14,8 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results
 from anywire_experiment.exports import data, figures, tables
 from anywire_experiment.frames import tables_of
-from anywire_experiment.record.manifest import MANIFEST
+from anywire_experiment.record.manifest import MANIFEST, fingerprint
 from anywire_experiment.record.storage import RecordError
-from anywire_experiment.report.surroundings import fingerprint
 from anywire_experiment.verified import verified
 
 Format = Literal["parquet", "csv", "latex", "svg", "pdf"]
@@ -39,8 +38,8 @@ def chosen(said: Sequence[str]) -> list[Format]:
 
 
 def export(folder: Path, out: Path, formats: Collection[Format] = FORMATS) -> list[Path]:
-    """Write the record in ``folder`` into ``out``, which is new or empty, and return the files written. The same record
-    gives the same bytes, with the same versions of the libraries.
+    """Write a record, a folder or a published file, into ``out``, which is new or empty. Returns the files written.
+    The same record gives the same bytes, with the same versions of the libraries.
 
     Raises `RecordError` for a record that is not what was sealed, for none, and where ``out`` cannot be written.
     """

@@ -77,8 +77,8 @@ class Tables(NamedTuple):
 
 
 def load(record: str | Path) -> Tables:
-    """The tables of the record in a folder. It is verified first; one that was never sealed, or has another format,
-    is taken as it is. Raises `RecordError` for a record that is not what was sealed, and for none."""
+    """The tables of a record, a folder or a published file. It is verified first; one that was never sealed, or has
+    another format, is taken as it is. Raises `RecordError` for a record that is not what was sealed, and for none."""
     return tables_of(*verified(Path(record)))
 
 

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from anywire.events import TaskEnded
 from anywire.stages import STAGES
 from anywire_experiment.record.energy import CellEnergy
+from anywire_experiment.record.precision import measurable
 from anywire_experiment.record.samples import LOADED, SAMPLES, STAGE_FIELDS
+from anywire_experiment.traffic import CANCELLED, NOT_ASKED
 
 CELL = "cell.json"
 SAMPLES_FILE = "samples.parquet"
@@ -180,10 +182,17 @@ def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskEnded], target: Pat
     for name, values in (("transport", over), ("outcome", outcomes), ("right", right)):
         at = table.schema.get_field_index(name)
         table = table.set_column(at, LOADED.field(name), pa.array(values, LOADED.field(name).type))
+    # Who failed is looked for in the logs, by its task.
+    failed = [each not in ("ok", CANCELLED, NOT_ASKED) for each in outcomes]
+    kept = [task_id if has_failed else "" for task_id, has_failed in zip(ids, failed, strict=True)]
+    table = table.set_column(
+        table.schema.get_field_index("task_id"), LOADED.field("task_id"), pa.array(kept, pa.string())
+    )
     for number, field in enumerate(STAGE_FIELDS):
         table = table.append_column(field, pa.array(stages[number]))
     added = {"stages_comparable": comparable, "tenant": tenants, "tasks": asked, "spent_tokens": spent}
     for name, column in added.items():
         table = table.append_column(SAMPLES.field(name), pa.array(column, SAMPLES.field(name).type))
-    pq.write_table(table.cast(SAMPLES), target, compression="zstd")
+    order = [(key, "ascending") for key in ("workload", "phase", "index")]
+    pq.write_table(measurable(table.cast(SAMPLES)).sort_by(order), target, compression="zstd")
     return len(ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,20 @@ def checkout_of(file: Path) -> tuple[str, str]:
     return _state(Path(top.strip())) if top else ("", "")
 
 
+def changes_of(file: Path) -> str:
+    """How the Python files of the checkout that has ``file`` differ from its commit, as a patch; new ones are in it
+    too. Empty without a checkout, and where they do not."""
+    top = _git(file.resolve().parent, "rev-parse", "--show-toplevel")
+    if top is None:
+        return ""
+    folder, python = Path(top.strip()), ("--", ":(top,glob)**/*.py")
+    parts = [_git(folder, "diff", "HEAD", *python) or ""]
+    for name in (_git(folder, "ls-files", "--others", "--exclude-standard", "-z", *python) or "").split("\0"):
+        if name and (new := _git(folder, "diff", "--no-index", "--", os.devnull, name, status=1)):
+            parts.append(new)
+    return "".join(parts)
+
+
 @cache
 def _state(top: Path) -> tuple[str, str]:
     commit = _git(top, "rev-parse", "HEAD")
@@ -29,10 +44,10 @@ def _state(top: Path) -> tuple[str, str]:
     return commit.strip(), hashlib.sha256(changed.encode()).hexdigest()[:16] if changed else "clean"
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says, None where it fails."""
+def _git(folder: Path, *arguments: str, status: int = 0) -> str | None:
+    """What git says, None where it ends with another status."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+    return done.stdout.decode(errors="replace") if done.returncode == status else None

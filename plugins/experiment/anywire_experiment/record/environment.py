@@ -18,8 +18,9 @@ import psutil
 import anywire
 from anywire.identity import boot_id
 from anywire.protocol import PROTOCOL
-from anywire.secrecy import without_secrets
+from anywire_experiment.record import provenance
 from anywire_experiment.record.checkout import checkout_of
+from anywire_experiment.record.masking import redacted as redacted
 from anywire_experiment.record.sources import Source
 
 _SYSCTLS = (
@@ -66,6 +67,9 @@ class Environment(msgspec.Struct):
     """The version of the messages (`anywire.protocol`); empty in records from before it was told."""
     sources: dict[str, Source] = {}
     """Where the plugins and companions of the plan come from (`sources_of`)."""
+    installed: dict[str, Source] = {}
+    """By distribution, what else has its part in Anywire here: all that is of others, and its own where that came as
+    wheels (`anywire_experiment.record.provenance.installed`)."""
 
 
 def environment(invocation: Sequence[str], sources: Mapping[str, Source]) -> Environment:
@@ -100,6 +104,7 @@ def environment(invocation: Sequence[str], sources: Mapping[str, Source]) -> Env
         invocation=[redacted(each) for each in invocation],
         protocol=PROTOCOL,
         sources=dict(sources),
+        installed=provenance.installed(),
     )
 
 
@@ -117,17 +122,6 @@ def differences(before: Environment, after: Environment) -> list[str]:
         else:
             said.append(f"{name}: {old} → {new}")
     return said
-
-
-def redacted(text: str) -> str:
-    """Without secrets, the home folder and the host's name."""
-    text = without_secrets(text)
-    home = str(Path.home())
-    if len(home) > 1:
-        text = text.replace(home, "~")
-    text = re.sub(r"/(home|Users)/[^/\s:\"']+", "~", text)
-    host = socket.gethostname()
-    return re.sub(rf"\b{re.escape(host)}\b", "HOST", text) if host not in ("", "localhost") else text
 
 
 def _cpu_model() -> str:

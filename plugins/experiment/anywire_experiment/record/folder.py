@@ -23,9 +23,7 @@ from anywire_experiment.record.masking import hidden, masked, without_secrets
 from anywire_experiment.record.storage import RecordError, pretty, sync, write_whole
 from anywire_experiment.workload import Trace
 
-PLAN, GIVEN, ENVIRONMENT, RESULTS = "plan.json", "plan.yaml", "environment.json", "results.json"
-DERIVED = (RESULTS, "report.html", "report.md", "results.csv", "results.tex")
-"""What is computed from the rest, and may be written anew."""
+PLAN, GIVEN, ENVIRONMENT = "plan.json", "plan.yaml", "environment.json"
 _PARTIAL = ".partial"
 
 
@@ -165,7 +163,6 @@ class Record:
 
     def seal(self) -> None:
         """Hash every file; from now on any change is noticed (`anywire_experiment.record.manifest`)."""
-        (self.folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(self.folder / _PARTIAL, ignore_errors=True)
         manifest.seal(self.folder)
 

@@ -1,17 +1,32 @@
-"""Secrets of a plan: out of what a record keeps, and named when they are missing."""
+"""Secrets of a plan, and whose machine it was: out of what a record keeps, and named when they are missing."""
 
 from __future__ import annotations
 
 import json
+import re
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from anywire import secrecy
 from anywire.config import MASK
 from anywire.roles.assembly import masked
 
-__all__ = ["hidden", "masked", "without_secrets"]
+__all__ = ["hidden", "masked", "redacted", "without_secrets"]
+
+
+def redacted(text: str) -> str:
+    """Without secrets, the home folder and the host's name."""
+    text = secrecy.without_secrets(text)
+    home = str(Path.home())
+    if len(home) > 1:
+        text = text.replace(home, "~")
+    text = re.sub(r"/(home|Users)/[^/\s:\"']+", "~", text)
+    host = socket.gethostname()
+    return re.sub(rf"\b{re.escape(host)}\b", "HOST", text) if host not in ("", "localhost") else text
 
 
 def hidden(path: str, tree: Any) -> Iterator[str]:

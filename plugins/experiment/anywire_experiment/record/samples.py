@@ -1,8 +1,8 @@
 """The raw data: one row per request, as Parquet. All times are CLOCK_MONOTONIC nanoseconds of one machine (one boot),
-so they compare across processes; 0 means: not reached.
+so they compare across processes; 0 means: not reached. They are kept to 1 µs (`anywire_experiment.record.precision`).
 
 The load generator writes the first part of a row. The rest comes from the orchestrator, which hears of every task
-(`anywire_experiment.run.recorder`), joined by ``task_id``.
+(`anywire_experiment.run.recorder`), joined by ``task_id``, which stays with the requests that failed.
 """
 
 from __future__ import annotations

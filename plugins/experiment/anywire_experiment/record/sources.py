@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
+from importlib.metadata import PackageNotFoundError, distribution, metadata, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,7 +33,8 @@ class Source(msgspec.Struct, frozen=True):
     ``distribution`` and ``version`` are of the installed package, empty for a file. So many ``files`` were hashed: the
     Python files of the package or module that the plugin is in, or the program; ``sha256`` is of their names and
     contents. ``commit`` and ``changes`` are of the git checkout that the files lie in, empty without one: ``clean``, or
-    a hash of what differs from the commit.
+    a hash of what differs from the commit. ``wheel`` is the SHA-256 of the list of files and hashes that an installed
+    wheel brings (its ``RECORD``), to 32 digits; empty where the package was not installed from one.
     """
 
     distribution: str = ""
@@ -41,6 +44,7 @@ class Source(msgspec.Struct, frozen=True):
     sha256: str = ""
     commit: str = ""
     changes: str = ""
+    wheel: str = ""
 
     def __str__(self) -> str:
         package = f"{self.distribution} {self.version}" if self.distribution else f"module {self.module}"
@@ -50,19 +54,27 @@ class Source(msgspec.Struct, frozen=True):
             return f"commit {self.commit[:12]}"
         checkout = f", commit {self.commit[:12]}, changes: {self.changes}" if self.commit else ""
         files = f"{self.files} file{'' if self.files == 1 else 's'}"
-        return f"{package}, {files}, SHA-256 {self.sha256[:16] or 'not known'}{checkout}"
+        wheel = f", wheel {self.wheel[:16]}" if self.wheel else ""
+        return f"{package}, {files}, SHA-256 {self.sha256[:16] or 'not known'}{checkout}{wheel}"
+
+
+class Code(NamedTuple):
+    """Where the code of one plugin is: the file of the module it is in, None where there is none."""
+
+    file: str | None
+    module: str
+    distribution: str
+    version: str
 
 
 def sources_of(arms: Sequence[Arm]) -> dict[str, Source]:
     """By kind and name (``transports dds``), every plugin that the arms load, their companions, and systems that are
     not Anywire's. Raises `ConfigError` for a program that is not there."""
-    found: dict[str, Source] = {}
+    found = {name: source_of(code) for name, code in code_of(arms).items()}
     for arm in arms:
         label = arm.levels.get(SYSTEM, arm.name)
         if arm.build is not None:
             found[f"revision {label}"] = Source(module=arm.name, commit=arm.build.commit, changes="clean")
-        elif arm.foreign is None:
-            _add_plugins(arm, found)
         program = arm.foreign.program if arm.foreign is not None else None
         for name, each in programs_of(arm.companions, program):
             kind, of = (SYSTEM, label) if each is program else ("companion", name)
@@ -72,15 +84,55 @@ def sources_of(arms: Sequence[Arm]) -> dict[str, Source]:
     return dict(sorted(found.items()))
 
 
-def _add_plugins(arm: Arm, found: dict[str, Source]) -> None:
-    config = config_of(arm)
-    plugins = assembly.load_plugins(config)
-    for kind, name in plugins_named(config, plugins):
-        if f"{kind} {name}" not in found:
-            found[f"{kind} {name}"] = _plugin(plugins, kind, name)
-    for name, hooks in plugins.manager.list_name_plugin():
-        if file := getattr(hooks, "__file__", None):
-            found.setdefault(f"hooks {Path(name).name}", _module(file, getattr(hooks, "__name__", name)))
+def code_of(arms: Sequence[Arm]) -> dict[str, Code]:
+    """By kind and name, where the code of every plugin is that the arms load here: those of a revision are of it."""
+    found: dict[str, Code] = {}
+    for arm in arms:
+        if arm.build is not None or arm.foreign is not None:
+            continue
+        config = config_of(arm)
+        plugins = assembly.load_plugins(config)
+        for kind, name in plugins_named(config, plugins):
+            if f"{kind} {name}" not in found:
+                found[f"{kind} {name}"] = _plugin(plugins, kind, name)
+        for name, hooks in plugins.manager.list_name_plugin():
+            if file := getattr(hooks, "__file__", None):
+                code = Code(file, getattr(hooks, "__name__", name), "", "")
+                found.setdefault(f"hooks {Path(name).name}", code)
+    return found
+
+
+def source_of(code: Code) -> Source:
+    if code.file is None:
+        return Source(code.distribution, code.version, code.module)
+    source = _module(code.file, code.module)
+    wheel = wheel_of(code.distribution) if code.distribution else ""
+    return msgspec.structs.replace(source, distribution=code.distribution, version=code.version, wheel=wheel)
+
+
+@cache
+def wheel_of(name: str) -> str:
+    """Of an installed distribution, as `Source.wheel`; empty for an editable one, and for one without a wheel."""
+    try:
+        installed = distribution(name)
+        listed = installed.read_text("RECORD")
+        origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, OSError, ValueError):
+        return ""
+    editable = isinstance(origin, dict) and bool(origin.get("dir_info", {}).get("editable"))
+    # Without the lines that installing adds, which tell of this machine.
+    kept = [line for line in (listed or "").splitlines() if ",sha256=" in line and ".dist-info/" not in line]
+    return hashlib.sha256("\n".join(sorted(kept)).encode()).hexdigest()[:32] if kept and not editable else ""
+
+
+def files_of(code: Code) -> tuple[Path, list[Path]]:
+    """The folder above the package or module, or that of a file, and the Python files in it that are the code's."""
+    path = Path(code.file or "")
+    top = path.parent
+    for _ in range(code.module.count(".") - (path.name != "__init__.py")):
+        top = top.parent
+    inside = "." in code.module or path.name == "__init__.py"
+    return top, sorted(top.rglob("*.py")) if inside else [path]
 
 
 def plugins_named(config: Config, plugins: Plugins) -> Iterator[tuple[PluginKind, str]]:
@@ -96,16 +148,13 @@ def plugins_named(config: Config, plugins: Plugins) -> Iterator[tuple[PluginKind
         yield "services", service.name
 
 
-def _plugin(plugins: Plugins, kind: PluginKind, name: str) -> Source:
+def _plugin(plugins: Plugins, kind: PluginKind, name: str) -> Code:
     made = plugins.load(kind, name)
-    distribution, _, version = plugins.distribution(kind, name).rpartition(" ")
+    package, _, version = plugins.distribution(kind, name).rpartition(" ")
     # A module that was loaded from a file is known to the plugins alone.
     loaded = {getattr(each, "__name__", ""): each for _, each in plugins.manager.list_name_plugin()}
     file = getattr(sys.modules.get(made.__module__) or loaded.get(made.__module__), "__file__", None)
-    if file is None:
-        return Source(distribution, version, made.__module__)
-    source = _module(file, made.__module__)
-    return msgspec.structs.replace(source, distribution=distribution, version=version)
+    return Code(file, made.__module__, package, version)
 
 
 def _run_module(program: Program) -> Source | None:
@@ -130,11 +179,7 @@ def _module(file: str, module: str) -> Source:
     path = Path(file)
     if not path.is_file():
         return Source(module=module)
-    top = path.parent
-    for _ in range(module.count(".") - (path.name != "__init__.py")):
-        top = top.parent
-    inside = "." in module or path.name == "__init__.py"
-    files = sorted(top.rglob("*.py")) if inside else [path]
+    top, files = files_of(Code(file, module, "", ""))
     commit, changes = checkout_of(path)
     return Source(module=module, commit=commit, changes=changes, files=len(files), sha256=_hash(top, files))
 

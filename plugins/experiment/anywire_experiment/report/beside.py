@@ -11,7 +11,7 @@ import msgspec
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.results import FORMAT, ComparisonFigures, Results
 from anywire_experiment.analysis.wording import meaning_of
-from anywire_experiment.record.folder import RESULTS
+from anywire_experiment.record.manifest import RESULTS
 from anywire_experiment.record.storage import RecordError
 from anywire_experiment.report.numbers import NONE, interval, number, percent_change, valued
 from anywire_experiment.report.tables import Table
@@ -23,12 +23,14 @@ class _Form(msgspec.Struct):
     format: int
 
 
-def told(first: Path, second: Path, target: Path | None, notes: Sequence[str]) -> str:
+def told(
+    first: Path, second: Path, target: Path | None, notes: Sequence[str], shown: Sequence[Path] | None = None
+) -> str:
     one, other = _results(first), _results(second)
     made = [_verdicts(one, other), _figures(one, other)]
     lines = [
-        f"A: {first} ({one.name})",
-        f"B: {second} ({other.name})",
+        f"A: {(shown or (first, second))[0]} ({one.name})",
+        f"B: {(shown or (first, second))[1]} ({other.name})",
         "",
         *notes,
         *_apart(one, other),

@@ -8,6 +8,7 @@ import jinja2
 
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results
+from anywire_experiment.record.manifest import fingerprint
 from anywire_experiment.report import plots, sections, surroundings
 from anywire_experiment.report.drawing import Picture
 from anywire_experiment.report.findings import findings
@@ -52,7 +53,7 @@ def html(record: RawData, results: Results) -> str:
         environment=surroundings.environment(record),
         settings=surroundings.settings(record),
         commands=surroundings.commands(record),
-        fingerprint=surroundings.fingerprint(record.folder),
+        fingerprint=fingerprint(record.folder),
         plan=given,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from anywire_experiment.analysis.cautions import sessions_of
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import percent
 from anywire_experiment.record.environment import Environment
-from anywire_experiment.record.folder import DERIVED
-from anywire_experiment.record.manifest import MANIFEST
 from anywire_experiment.record.storage import RecordError
 from anywire_experiment.report import traffic
 from anywire_experiment.report.numbers import size
@@ -39,9 +36,12 @@ def environment(record: RawData) -> list[Table]:
             words=frozenset({1, 2, 3}),
         ),
     ]
-    if first.sources:
-        rows = [[name, str(each)] for name, each in first.sources.items()]
-        note = "SHA-256 of the names and contents of a package's Python files, of a file, or of a companion's program."
+    if first.sources or first.installed:
+        rows = [[name, str(each)] for name, each in (first.sources | first.installed).items()]
+        note = (
+            "SHA-256 of the names and contents of a package's Python files, of a file, or of a companion's program. "
+            "Code of others, and what differs from Anywire's commit, is in the record's folder `sources`."
+        )
         tables.append(Table("Plugins and companions", ["What", "Source"], rows, note, TWO))
     links = [
         [cell.arm, str(cell.block), *_link(record, cell.block, cell.arm)]
@@ -150,21 +150,9 @@ def _shares(title: str, shares: Mapping[str, float]) -> Iterator[str]:
         yield f"{title}: {', '.join(f'{name} ({percent(share / whole)})' for name, share in shares.items())}"
 
 
-def fingerprint(folder: Path) -> str:
-    """One hash for everything that was not computed from something else in the record."""
-    whole = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        # Hidden files are of a run under way.
-        if path.is_file() and name != MANIFEST and name not in DERIVED and not name.startswith("."):
-            with path.open("rb") as file:
-                whole.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
-
-
 def commands(record: RawData) -> str:
     return (
-        "anywire experiment verify RECORD        # every file as sealed, every figure from the raw data\n"
+        "anywire experiment verify RECORD        # all files as sealed, all figures from the raw data; who signed it\n"
         "anywire experiment report RECORD        # this page once more, from the raw data\n"
         "anywire experiment reproduce RECORD     # the same plan here and now, both side by side\n"
         f"anywire experiment run plan.yaml        # the plan below; {record.expected} cells, seed {record.plan.seed}"

@@ -16,6 +16,7 @@ from anywire_experiment.arms import Arm, arm_order
 from anywire_experiment.energy.meter import Meter, kept_reading, meter_of
 from anywire_experiment.network import unavailable
 from anywire_experiment.plan import Plan
+from anywire_experiment.record import provenance
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.record.environment import Environment, differences, environment
 from anywire_experiment.record.folder import Record, Session, Sessions, cells_of
@@ -85,6 +86,7 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
         session = _next_session(sessions, cells_of(out), environment(invocation, sources), progress)
         session.left_out, session.outside = left_out, list(outside(arms))
         record.write_sessions(sessions)
+        provenance.keep(out, arms)
         try:
             asyncio.run(_run(plan, record, missing, len(arms) * plan.blocks, session, progress, meter))
             session.ending = "complete"
