@@ -20,7 +20,7 @@ from anywire_experiment.statistics import compare
 from anywire_experiment.workload import Closed, Workload
 
 REQUESTS = 2000
-BLOCKS, SAMPLES = 12, 2000
+BLOCKS, SAMPLES = 16, 2000
 
 
 class AtOnce(Target):
@@ -54,7 +54,7 @@ def test_load_generator(rounds: Rounds) -> None:
     rounds(work)
 
 
-@pytest.mark.benchmark(group="experiment: a comparison of two arms, 12 blocks")
+@pytest.mark.benchmark(group="experiment: a comparison of two arms, 16 blocks")
 def test_comparison(benchmark: BenchmarkFixture) -> None:
     drawn = np.random.default_rng(1).lognormal(0.0, 0.3, (2, BLOCKS, SAMPLES))
     found = benchmark(compare, list(drawn[0]), list(drawn[1]), margin=0.1)

@@ -36,13 +36,13 @@ def of(results: Results, candidate: str) -> ComparisonFigures:
 
 
 def test_an_arm_against_itself_differs_as_seldom_as_the_interval_says(tmp_path: Path) -> None:
-    """40 experiments of 12 blocks: 95 % intervals of the ratio contain 1 in at least 35."""
+    """40 experiments of 16 blocks: 95 % intervals of the ratio contain 1 in at least 35."""
     ratios = []
     for number in range(REPEATED):
         results = carried_out("itself.yaml", tmp_path / str(number), seed=1000 + number)
         comparison = of(results, "zeromq_again").comparison
         assert comparison is not None
-        assert comparison.blocks >= 12
+        assert comparison.blocks >= 16
         ratios.append(comparison.ratio)
         print(f"{number}: {msgspec.json.encode(comparison.ratio).decode()}")
     contained = sum(each.low <= 1 <= each.high for each in ratios)

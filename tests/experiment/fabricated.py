@@ -54,7 +54,7 @@ def plan_of(**members: Any) -> dict[str, Any]:
     return {
         "name": "fabricated",
         "question": "What does the transport add?",
-        "blocks": 12,
+        "blocks": 16,
         "factors": {"transport": ["zeromq", "dds"]},
         "workloads": {"one-client": {"requests": 300}},
     } | members

@@ -62,7 +62,6 @@ def test_a_shift_is_found_with_its_size(tmp_path: Path) -> None:
     assert found.comparison.ratio.low < 1.1 < found.comparison.ratio.high
     assert found.comparison.difference.low < 0.1 < found.comparison.difference.high
     assert found.comparison.difference.value == pytest.approx(0.1, abs=0.03)
-    assert found.comparison.shift.value == pytest.approx(0.1, abs=0.03)
     assert results.headline.startswith("dds is slower than zeromq by ")
     assert results.headline.endswith(": one-client, latency.")
 
@@ -88,7 +87,7 @@ def test_eight_blocks_are_not_enough_whatever_they_show(tmp_path: Path) -> None:
     assert found.verdict.outcome is Outcome.NOT_ENOUGH_DATA
     assert found.comparison is not None
     assert found.comparison.ratio.value == pytest.approx(1.9, abs=0.1)
-    assert "in 8 blocks, and a verdict takes 12" in found.sentence
+    assert "in 8 blocks, and a verdict takes 16" in found.sentence
 
 
 def test_many_times_as_slow_is_told_as_a_factor(tmp_path: Path) -> None:
@@ -103,7 +102,7 @@ def test_warm_up_is_in_no_figure(tmp_path: Path) -> None:
     """It was made fifty times as slow."""
     results = analyse(fabricate(tmp_path, plan_of()))
     figures = arm(results, "dds")
-    assert figures.requests == 12 * 300
+    assert figures.requests == 16 * 300
     percentiles = figures.metrics["latency"].percentiles
     assert percentiles is not None
     assert percentiles.p99 is not None
@@ -118,15 +117,17 @@ def test_failed_requests_are_beside_the_figures_and_not_in_them(tmp_path: Path) 
     assert figures.failed == figures.failures["timeout"] > 100
     assert figures.failed_share is not None
     assert figures.failed_share.interval is not None
-    assert figures.failed_share.interval.low < figures.failed / 3600 < figures.failed_share.interval.high
+    assert figures.failed_share.interval.low < figures.failed / figures.requests < figures.failed_share.interval.high
     assert figures.metrics["latency"].samples == figures.requests - figures.failed
     assert found.verdict is not None
     assert found.verdict.outcome is Outcome.EQUIVALENT
-    assert found.caution == [f"{figures.failed} of 3600 requests of dds failed, and count as slower than every answer"]
+    said = f"{figures.failed} of 4800 requests of dds failed, and count as slower than every answer"
+    assert found.caution[0] == said
+    assert found.caution[1].startswith("whatever the failed requests would have shown, the estimate lies between ")
     shares = comparison(results, "failures")
     assert shares.verdict is None
     assert shares.difference is not None
-    assert shares.difference.value == pytest.approx(figures.failed / 3600)
+    assert shares.difference.value == pytest.approx(figures.failed / figures.requests)
     assert shares.sentence.startswith("dds has a share of failed requests ")
 
 
@@ -207,7 +208,7 @@ def test_one_block_has_values_and_no_intervals(tmp_path: Path) -> None:
 def test_no_whole_answer_at_all(tmp_path: Path) -> None:
     results = analyse(fabricate(tmp_path, plan_of(workloads={"one-client": STREAMS}), {"dds": Truth(failing=1.0)}))
     figures = arm(results, "dds")
-    assert figures.failed == figures.requests == 12 * 120
+    assert figures.failed == figures.requests == 16 * 120
     assert figures.metrics["latency"].values == {}
     assert figures.stages_us == {}
     assert comparison(results).comparison is None
@@ -215,10 +216,10 @@ def test_no_whole_answer_at_all(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_record_says_so(tmp_path: Path) -> None:
-    folder = fabricate(tmp_path, plan_of(), without=lambda block, arm: block > 10 and arm == "dds")
+    folder = fabricate(tmp_path, plan_of(), without=lambda block, arm: block > 14 and arm == "dds")
     results = analyse(folder)
-    assert "2 of 24 cells have not run: this record is not finished" in results.cautions
-    assert comparison(results).excluded == {11: "dds did not run", 12: "dds did not run"}
+    assert "2 of 32 cells have not run: this record is not finished" in results.cautions
+    assert comparison(results).excluded == {15: "dds did not run", 16: "dds did not run"}
 
 
 def test_what_is_no_record_is_refused(tmp_path: Path) -> None:
@@ -237,7 +238,7 @@ def test_arms_are_compared_within_the_levels_of_other_factors(tmp_path: Path) ->
     """With 4 agents dds is slower, with 1 it is not."""
     factors = {"transport": ["zeromq", "dds"], "agents": [1, 4]}
     folder = fabricate(tmp_path, plan_of(factors=factors, margin=0.2) | LATENCY)
-    for block in range(1, 13):
+    for block in range(1, 17):
         cell = folder / f"cells/b{block:03}/dds+4"
         table = pq.read_table(cell / "samples.parquet")
         rewritten(cell, done_ns=pc.add(table["done_ns"], 1_000_000).to_pylist())
@@ -269,9 +270,9 @@ def test_a_fault_is_told_by_its_notice_and_recovery(tmp_path: Path) -> None:
     results = analyse(folder)
     fault = arm(results, "dds", "kill").fault
     assert fault is not None
-    assert (fault.kind, fault.blocks) == ("kill", 12)
-    assert fault.notice_ms == dict.fromkeys(range(1, 13), 600.0)
-    assert fault.noticed_by == {"agent_lost": 12}
+    assert (fault.kind, fault.blocks) == ("kill", 16)
+    assert fault.notice_ms == dict.fromkeys(range(1, 17), 600.0)
+    assert fault.noticed_by == {"agent_lost": 16}
     assert all(600 < each < 620 for each in fault.recovery_ms.values())
     found = comparison(results, "notice")
     assert found.sentence.startswith("dds is 2 times zeromq") or found.sentence.startswith("dds is later than zeromq")
@@ -288,10 +289,10 @@ def test_counters_of_the_orchestrator_are_summed_over_the_blocks_that_count(tmp_
         cell.workloads["one-client"].counters = {"hedges": 1}
         write_cell(place, cell)
     results = analyse(folder)
-    assert arm(results, "dds").counters == {"hedges_wasted_s": 3.0, "retries": 24}
-    assert arm(results, "zeromq").counters == {"hedges": 11}
+    assert arm(results, "dds").counters == {"hedges_wasted_s": 4.0, "retries": 32}
+    assert arm(results, "zeromq").counters == {"hedges": 15}
     table = counters(results.figures)
-    assert table.rows == [["hedges", "11", "0"], ["hedges_wasted_s", "0", "3"], ["retries", "0", "24"]]
+    assert table.rows == [["hedges", "15", "0"], ["hedges_wasted_s", "0", "4"], ["retries", "0", "32"]]
 
 
 def test_a_workload_is_judged_by_those_metrics_of_the_plan_that_it_can_have(tmp_path: Path) -> None:
@@ -308,7 +309,7 @@ def test_an_agent_never_lost_is_no_notice_of_zero(tmp_path: Path) -> None:
     fault = arm(results, "dds", "kill").fault
     assert fault is not None
     assert fault.notice_ms == {}
-    assert fault.recovery_ms == dict.fromkeys(range(1, 13), 0.0)
+    assert fault.recovery_ms == dict.fromkeys(range(1, 17), 0.0)
     notice, recovery = comparison(results, "notice"), comparison(results, "recovery")
     assert notice.excluded[1] == "dds never lost the agent"
     assert notice.comparison is None
@@ -365,15 +366,15 @@ def test_four_blocks_have_values_and_no_interval_anywhere(tmp_path: Path) -> Non
     assert (figures.failed_share.value, figures.failed_share.interval) == (0.0, None)
     found = comparison(results)
     assert (found.comparison, found.verdict) == (None, None)
-    assert found.reason == "an interval cannot be estimated with 4 blocks"
-    assert "cannot be estimated with 4 blocks, and a verdict takes 12; dds " in found.sentence
-    assert "the plan has 4 blocks: fewer than 12 give no verdict, and fewer than 6 no interval" in results.cautions
+    assert found.reason == "an interval of 95 % cannot be estimated with 4 blocks"
+    assert "cannot be estimated with 4 blocks, and a verdict takes 16; dds " in found.sentence
+    assert "the plan has 4 blocks: fewer than 16 give no verdict, and fewer than 6 no interval" in results.cautions
 
 
-def test_an_interval_that_says_nothing_is_not_told(tmp_path: Path) -> None:
-    """Six blocks, of which some were a thousand or a million times as slow."""
-    folder = fabricate(tmp_path, plan_of(blocks=6) | LATENCY)
-    for block, factor in ((2, 1000), (4, 1_000_000)):
+def test_wild_blocks_move_neither_the_value_nor_the_limits_far(tmp_path: Path) -> None:
+    """Sixteen blocks, of which two were a thousand and a million times as slow."""
+    folder = fabricate(tmp_path, plan_of() | LATENCY)
+    for block, factor in ((2, 1000), (9, 1_000_000)):
         cell = folder / f"cells/b{block:03}/dds"
         table = pq.read_table(cell / "samples.parquet")
         slow = pc.add(table["intended_ns"], pc.multiply(pc.subtract(table["done_ns"], table["intended_ns"]), factor))
@@ -381,16 +382,18 @@ def test_an_interval_that_says_nothing_is_not_told(tmp_path: Path) -> None:
     results = analyse(folder)
     typical = arm(results, "dds").metrics["latency"].typical
     assert typical is not None
-    assert typical.interval is None
-    found = comparison(results)
-    assert found.comparison is None
-    assert found.reason == "an interval cannot be estimated with 6 blocks that differ so much"
+    assert typical.interval is not None
+    assert typical.interval.high < 1.5
+    found = comparison(results).comparison
+    assert found is not None
+    assert 0.9 < found.ratio.low < found.ratio.high < 1.1
+    assert max(comparison(results).ratios.values()) > 100_000
 
 
 def test_a_comparison_that_is_not_told_has_its_place_in_the_family(tmp_path: Path) -> None:
     """Of two, one has five blocks that count for both arms."""
     tree = plan_of(factors={"transport": ["zeromq", "dds", "http"]}) | LATENCY
-    results = analyse(fabricate(tmp_path, tree, {"http": Truth(broken=frozenset(range(1, 8)))}))
+    results = analyse(fabricate(tmp_path, tree, {"http": Truth(broken=frozenset(range(1, 12)))}))
     assert comparison(results, candidate="http").comparison is None
     told = comparison(results, candidate="dds").comparison
     assert told is not None
@@ -401,7 +404,7 @@ def test_a_comparison_that_is_not_told_has_its_place_in_the_family(tmp_path: Pat
 
 
 def test_there_is_one_typical_latency(tmp_path: Path) -> None:
-    """Blocks apart by a factor of two and more, whose arithmetic and geometric means and medians are not the same."""
+    """Blocks apart by a factor of two and more, whose means and medians are not the same."""
     results = analyse(fabricate(tmp_path, plan_of(), {"dds": Truth(factor=1.5)}, spread=0.8))
     compared = comparison(results).comparison
     assert compared is not None
@@ -411,7 +414,7 @@ def test_there_is_one_typical_latency(tmp_path: Path) -> None:
         assert latency.percentiles is not None
         assert latency.percentiles.p50 == latency.typical
         assert latency.typical.value == pytest.approx(value)
-        assert latency.typical.value == pytest.approx(float(np.exp(np.mean(np.log(list(latency.values.values()))))))
+        assert latency.typical.value == pytest.approx(float(np.median(list(latency.values.values()))))
 
 
 def test_the_headline_names_the_arms(tmp_path: Path) -> None:
@@ -439,7 +442,7 @@ def burst(folder: Path, blocks: range, name: str, moments: int) -> None:
 @pytest.mark.parametrize("moments", [1, 2])
 def test_the_pace_of_a_burst_is_no_figure_and_the_report_says_why(tmp_path: Path, moments: int) -> None:
     folder = fabricate(tmp_path, plan_of(workloads={"one-client": STREAMS}))
-    burst(folder, range(1, 13), "dds", moments)
+    burst(folder, range(1, 17), "dds", moments)
     results = analyse(folder)
     figures = arm(results, "dds")
     assert figures.stream is not None
@@ -476,7 +479,7 @@ def test_streams_that_stream_are_no_bursts_whatever_a_few_of_them_do(tmp_path: P
 def test_time_per_token_does_not_depend_on_how_many_come_in_a_piece(tmp_path: Path) -> None:
     """One arm sends 8 tokens in 8 pieces, the other the same in 2."""
     folder = fabricate(tmp_path, plan_of(workloads={"one-client": STREAMS}))
-    for block in range(1, 13):
+    for block in range(1, 17):
         cell = folder / f"cells/b{block:03}/dds"
         pieces = pq.read_table(cell / "samples.parquet")["piece_ns"].to_pylist()
         rewritten(cell, piece_ns=[[each[0], each[-1]] for each in pieces])
@@ -532,7 +535,7 @@ def test_a_busy_machine_shared_cores_and_interruptions_are_cautions(tmp_path: Pa
         "the machine was busy: load average 9.5 on 2 cores before the run began",
         "the run was interrupted: it took 2 sessions",
         "session 2 was not as the first: kernel: 1 → 2",
-        "the plan has 1 block: fewer than 12 give no verdict, and fewer than 6 no interval",
+        "the plan has 1 block: fewer than 16 give no verdict, and fewer than 6 no interval",
     ]
 
 

@@ -44,13 +44,13 @@ def test_more_right_answers_are_found_with_their_number_and_cost(better: Path) -
     alone, five = (arm(results, name).quality for name in ("alone", "five"))
     assert alone is not None
     assert five is not None
-    assert (alone.asked, five.asked) == (1200, 1200)
+    assert (alone.asked, five.asked) == (1600, 1600)
     assert alone.share.interval is not None
     assert alone.share.interval.low < 0.4 < alone.share.interval.high
     assert (alone.tasks, five.tasks, alone.tokens, five.tokens) == (1, 25, 10, 250)
-    assert five.tokens_per_right == pytest.approx(250 * 1200 / five.right)
+    assert five.tokens_per_right == pytest.approx(250 * 1600 / five.right)
     assert five.seconds > alone.seconds > 0
-    assert [(each.kind, each.asked) for each in five.kinds] == [("even", 600), ("odd", 600)]
+    assert [(each.kind, each.asked) for each in five.kinds] == [("even", 800), ("odd", 800)]
     assert comparison(results, "spent_tokens").sentence.startswith("five is dearer than alone by a factor of 25")
 
 
@@ -62,9 +62,9 @@ def test_the_same_exercises_are_paired(better: Path) -> None:
     assert five is not None
     assert found.both + found.baseline_alone == alone.right
     assert found.both + found.candidate_alone == five.right
-    assert found.both + found.baseline_alone + found.candidate_alone + found.neither == 1200
+    assert found.both + found.baseline_alone + found.candidate_alone + found.neither == 1600
     # Half of the exercises are as hard for both arms, so one that fails there has mostly failed here.
-    assert found.neither > 1200 * 0.6 * 0.35 * 1.2
+    assert found.neither > 1600 * 0.6 * 0.35 * 1.2
     assert results.same_answers == []
 
 
@@ -83,7 +83,7 @@ def test_too_few_exercises_decide_nothing(tmp_path: Path) -> None:
     assert "a new run of " in found.sentence
 
 
-@pytest.mark.parametrize(("blocks", "said"), [(4, "an interval takes 6 blocks"), (8, "and a verdict takes 12")])
+@pytest.mark.parametrize(("blocks", "said"), [(4, "an interval takes 6 blocks"), (8, "and a verdict takes 16")])
 def test_few_blocks_give_no_verdict(tmp_path: Path, blocks: int, said: str) -> None:
     found = comparison(analyse(fabricate(tmp_path, plan_of(**ASKED, blocks=blocks), BETTER)), "quality")
     assert found.verdict is None or found.verdict.outcome is Outcome.NOT_ENOUGH_DATA
@@ -96,8 +96,8 @@ def test_a_request_that_failed_is_not_right(tmp_path: Path) -> None:
     alone, five = (arm(results, name).quality for name in ("alone", "five"))
     assert alone is not None
     assert five is not None
-    assert (alone.right, five.asked) == (1200, 1200)
-    assert five.right == 1200 - arm(results, "five").failed < 1000
+    assert (alone.right, five.asked) == (1600, 1600)
+    assert five.right == 1600 - arm(results, "five").failed < 1300
     found = comparison(results, "quality")
     assert found.verdict is not None
     assert found.verdict.outcome is Outcome.WORSE
@@ -112,7 +112,7 @@ def test_nothing_right_is_a_result_too(tmp_path: Path) -> None:
     found = comparison(results, "quality")
     assert found.shares is not None
     assert found.verdict is not None
-    # A block in four may differ from top to bottom without any of twelve having shown it.
+    # A block in four may differ from top to bottom without any of sixteen having shown it.
     assert (found.shares.difference.value, found.verdict.outcome) == (0.0, Outcome.NOT_ENOUGH_DATA)
     assert found.verdict.blocks_needed == 80
 
@@ -154,6 +154,6 @@ def test_records_without_exercises_say_nothing_of_them(tmp_path: Path) -> None:
 
 def test_what_is_typical_of_a_share_is_its_mean(better: Path) -> None:
     found = arm(analyse(better), "alone").metrics["quality"]
-    assert len(found.values) == 12
+    assert len(found.values) == 16
     assert found.typical is not None
-    assert found.typical.value == pytest.approx(sum(found.values.values()) / 12, abs=1e-12)
+    assert found.typical.value == pytest.approx(sum(found.values.values()) / 16, abs=1e-12)

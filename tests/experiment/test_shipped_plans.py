@@ -42,9 +42,9 @@ def test_a_plan_promises_nothing_that_it_cannot_show(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["blocks=4"], ["4 blocks: fewer than 6 are too few for an interval, and fewer than 12 for a verdict"]),
+        (["blocks=4"], ["4 blocks: fewer than 6 are too few for an interval, and fewer than 16 for a verdict"]),
         (["blocks=1"], ["1 block: fewer than 6 are too few for an interval"]),
-        (["blocks=11"], ["11 blocks: fewer than 12 are too few for a verdict"]),
+        (["blocks=15"], ["15 blocks: fewer than 16 are too few for a verdict"]),
         (["system.engine.itl=0"], ["gives all tokens of an answer at once, so the streams of b2-streams are bursts"]),
         (["workloads.b0-simple.requests=9"], ["workload 'b0-simple' has 9 requests"]),
     ],

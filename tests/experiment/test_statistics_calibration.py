@@ -1,5 +1,7 @@
 """The intervals and tests hold what they promise, on simulated experiments whose truth is known."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -7,25 +9,25 @@ import pytest
 from scipy.signal import lfilter
 from tests.long_form import SOAK
 
-from anywire_experiment.statistics import blocks_needed, compare, holm, summarise
-from anywire_experiment.statistics.calibration import (
+from anywire_experiment.statistics import blocks_needed, compare, power, summarise
+from anywire_experiment.statistics.calibration import advised, coverage, different, equivalent, judged
+from anywire_experiment.statistics.simulated import (
+    DEPENDENT,
+    DRIFTING,
     EFFECTS,
-    RESAMPLES,
+    INDEPENDENT,
     SAMPLES,
-    coverage,
-    different,
-    equivalent,
     simulate,
 )
-from anywire_experiment.statistics.studentised import resampling_counts, studentised_mean
 
 EXPERIMENTS = 2000
-BLOCKS = [12, 20] if SOAK else [12]
+BLOCKS = [16, 17, 20, 24, 40, 80] if SOAK else [16, 24]
 NOISE = 2.0 * math.sqrt(0.05 * 0.95 / EXPERIMENTS)
 """Two standard errors of a rate of 5 %."""
 MARGIN = 0.10
-SYMMETRICAL = ("normal", "Student's t, 5 degrees", "one block in ten disturbed")
-SKEWED = ("gamma, skewness 1", "gamma, skewness 1.4")
+CONSERVATIVE = {"ties: read in steps of 0.5 deviations", "drift of 2 deviations over the run"}
+"""Which are held in more than 97 % of experiments: where a fifth of the blocks share the very value of the median,
+or a drift is too small to be told and makes the blocks look as if they depended on each other."""
 
 
 @pytest.fixture
@@ -34,87 +36,93 @@ def rng() -> np.random.Generator:
 
 
 @pytest.mark.parametrize("blocks", BLOCKS)
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_intervals_cover_whatever_the_effects_between_blocks_look_like(
+    rng: np.random.Generator, effect: str, blocks: int
+) -> None:
+    """93 to 97 % are promised, of those judged; 5 % of independent normal ones may not be, and 20 % of others."""
+    made = simulate(rng, EXPERIMENTS, blocks, effect=effect)
+    found = coverage(made.logs, made.log_ratio)
+    assert 0.93 - NOISE <= found.held <= (1.0 if effect in CONSERVATIVE else 0.97 + NOISE)
+    assert found.refused <= (0.01 if effect in INDEPENDENT else 0.03)
+    assert found.drifts <= 0.01 or effect not in INDEPENDENT
+
+
+@pytest.mark.parametrize("blocks", BLOCKS)
 @pytest.mark.parametrize("samples", SAMPLES)
 def test_intervals_cover_whatever_the_samples_in_a_block_look_like(
     rng: np.random.Generator, samples: str, blocks: int
 ) -> None:
-    held = coverage(simulate(rng, EXPERIMENTS, blocks, samples=samples))
-    assert 0.93 <= held.ratio <= 0.97
-    assert 0.93 <= held.difference <= 0.97
-    assert abs(held.ratio_shift - held.nominal_shift) <= 1.5 * NOISE
-
-
-@pytest.mark.parametrize("blocks", BLOCKS)
-@pytest.mark.parametrize("effect", ["normal", "Student's t, 5 degrees", *SKEWED])
-def test_intervals_cover_whatever_the_effects_between_blocks_look_like(
-    rng: np.random.Generator, effect: str, blocks: int
-) -> None:
-    held = coverage(simulate(rng, EXPERIMENTS, blocks, effect=effect))
-    assert 0.93 <= held.ratio <= 0.97
-    assert 0.93 <= held.difference <= 0.97
-    if effect not in SKEWED:
-        assert abs(held.ratio_shift - held.nominal_shift) <= 1.5 * NOISE
-
-
-@pytest.mark.parametrize("effect", ["one block in ten disturbed", "two levels, half of the blocks on each"])
-def test_disturbed_blocks_and_blocks_on_two_levels_only_widen_the_intervals(
-    rng: np.random.Generator, effect: str
-) -> None:
-    held = coverage(simulate(rng, EXPERIMENTS, 12, effect=effect))
-    assert 0.95 <= held.ratio <= 0.985
-    assert 0.95 <= held.difference <= 0.985
-
-
-@pytest.mark.parametrize(("effect", "least"), [("exponential, skewness 2", 0.93), ("lognormal, skewness 6", 0.90)])
-def test_extreme_skew_costs_the_coverage_that_the_documentation_admits(
-    rng: np.random.Generator, effect: str, least: float
-) -> None:
-    assert coverage(simulate(rng, EXPERIMENTS, 12, effect=effect)).ratio >= least
+    made = simulate(rng, EXPERIMENTS, blocks, samples=samples)
+    assert 0.93 - NOISE <= coverage(made.logs, made.log_ratio).held <= 0.97 + NOISE
 
 
 @pytest.mark.parametrize("blocks", BLOCKS)
 @pytest.mark.parametrize("edge", [1.0 + MARGIN, 1.0 / (1.0 + MARGIN)])
-@pytest.mark.parametrize("effect", SYMMETRICAL)
+@pytest.mark.parametrize("effect", EFFECTS)
 def test_arms_at_the_edge_of_the_margin_rarely_pass_for_equivalent(
     rng: np.random.Generator, effect: str, edge: float, blocks: int
 ) -> None:
-    made = simulate(rng, EXPERIMENTS, blocks, effect=effect, spread=0.08, log_ratio=math.log(edge))
-    assert equivalent(made, MARGIN) <= 0.05 + NOISE
+    made = simulate(rng, EXPERIMENTS, blocks, effect=effect, spread=0.04, log_ratio=math.log(edge))
+    assert equivalent(made.logs, MARGIN) <= 0.06 + NOISE
 
 
-@pytest.mark.parametrize("spread", [0.1, 0.15, 0.25])
-def test_the_blocks_advised_give_the_power_promised(rng: np.random.Generator, spread: float) -> None:
+@pytest.mark.parametrize("effect", ["normal", "exponential", "Pareto, α = 1.5"])
+def test_arms_that_do_not_differ_are_rarely_found_to(rng: np.random.Generator, effect: str) -> None:
+    made = simulate(rng, EXPERIMENTS, 16, effect=effect, log_ratio=0.0)
+    assert different(made.logs) <= 0.05 + NOISE
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.1, 0.2])
+@pytest.mark.parametrize("ratio", [1.0, 1.05, 1.1])
+def test_the_power_that_is_stated_is_the_true_one(rng: np.random.Generator, spread: float, ratio: float) -> None:
+    """To 5 points; with as many blocks as are advised, and half as many more."""
     blocks = blocks_needed(spread, MARGIN)
-    alike = simulate(rng, EXPERIMENTS, blocks, spread=spread, log_ratio=0.0)
-    apart = simulate(rng, EXPERIMENTS, blocks, spread=spread, log_ratio=math.log1p(MARGIN))
-    powers = equivalent(alike, MARGIN), different(apart)
-    assert min(powers) == pytest.approx(0.80, abs=0.04)
+    for count in (blocks, blocks * 3 // 2) if SOAK else (blocks,):
+        made = simulate(rng, EXPERIMENTS, count, spread=spread, log_ratio=math.log(ratio))
+        same, apart = power(spread, count, MARGIN, true_ratio=ratio)
+        assert equivalent(made.logs, MARGIN) == pytest.approx(same, abs=0.05)
+        assert different(made.logs) == pytest.approx(apart, abs=0.05)
+
+
+def test_the_power_in_a_family_is_the_true_one(rng: np.random.Generator) -> None:
+    blocks = blocks_needed(0.1, MARGIN, family=60)
+    same, apart = power(0.1, blocks, MARGIN, true_ratio=1.1, family=60)
+    made = simulate(rng, EXPERIMENTS, blocks, spread=0.1, log_ratio=math.log(1.1))
+    assert different(made.logs, alpha=0.05 / 60) == pytest.approx(apart, abs=0.05)
+    assert equivalent(made.logs, MARGIN, alpha=0.05 / 60) == pytest.approx(same, abs=0.05)
+
+
+@pytest.mark.parametrize(("true_ratio", "at"), [(1.0, 0), (1.1, 1)])
+def test_the_blocks_that_a_run_advises_are_enough(rng: np.random.Generator, true_ratio: float, at: int) -> None:
+    """At a spread of 0.2 that the first run only estimates: 80 % of the new runs decide, to 5 points."""
+    experiments = 2000 if SOAK else 400
+    found = advised(rng, experiments, 16, 0.2, MARGIN, true_ratio=true_ratio)
+    assert 0.75 - 2.0 * math.sqrt(0.16 / experiments) <= found[at] <= 0.90
 
 
 def test_the_blocks_advised_for_a_ratio_give_the_power_promised(rng: np.random.Generator) -> None:
     blocks = blocks_needed(0.1, MARGIN, true_ratio=1.05)
     made = simulate(rng, EXPERIMENTS, blocks, spread=0.1, log_ratio=math.log(1.05))
-    assert max(equivalent(made, MARGIN), different(made)) == pytest.approx(0.80, abs=0.04)
-
-
-def test_holm_keeps_the_chance_of_any_false_difference(rng: np.random.Generator) -> None:
-    blocks, arms = 12, 5
-    baseline = rng.standard_normal((EXPERIMENTS, blocks))
-    counts = resampling_counts(blocks, RESAMPLES, 0)
-    # One baseline for all, so the tests depend on each other.
-    columns = [rng.standard_normal((EXPERIMENTS, blocks)) - baseline for _ in range(arms)]
-    p_values = np.stack([studentised_mean(column, counts).p_zero() for column in columns], axis=-1)
-    adjusted = np.stack([holm(row) for row in p_values])
-    assert np.mean((p_values <= 0.05).any(axis=1)) > 0.10
-    assert np.mean((adjusted <= 0.05).any(axis=1)) <= 0.05 + NOISE
+    assert max(equivalent(made.logs, MARGIN), different(made.logs)) == pytest.approx(0.80, abs=0.05)
 
 
 def test_what_is_calibrated_is_what_compare_returns(rng: np.random.Generator) -> None:
-    made = simulate(rng, 5, 12, samples="gamma, shape 2")
-    low, high = studentised_mean(made.logs, resampling_counts(12, RESAMPLES, 7)).interval(0.95)
-    for at in range(5):
-        ratio = compare(made.baseline[at], made.candidate[at], margin=MARGIN, resamples=RESAMPLES, seed=7).ratio
-        assert (ratio.low, ratio.high) == pytest.approx((math.exp(low[at]), math.exp(high[at])))
+    for effect in ("exponential", *DRIFTING, *DEPENDENT):
+        made = simulate(rng, 5, 16, effect=effect)
+        of = judged(made.logs)
+        low, high = of.ratio.interval(0.95)
+        for at in range(5):
+            found = compare(made.baseline[at], made.candidate[at], margin=MARGIN)
+            assert (found.ratio.low, found.ratio.high) == pytest.approx((math.exp(low[at]), math.exp(high[at])))
+            assert (found.order.drifts, found.order.too_dependent) == (of.drifts[at], of.refused[at])
+
+
+def test_a_difference_in_the_metric_s_unit_is_covered_too(rng: np.random.Generator) -> None:
+    made = simulate(rng, 400, 16)
+    truth = float(np.median(made.candidate - made.baseline))
+    found = [compare(*each, margin=MARGIN).difference for each in zip(made.baseline, made.candidate, strict=True)]
+    assert 0.92 <= np.mean([each.low <= truth <= each.high for each in found]) <= 0.985
 
 
 def test_a_summary_s_intervals_cover_for_samples_that_depend_on_each_other(rng: np.random.Generator) -> None:
@@ -133,8 +141,6 @@ def test_a_summary_s_intervals_cover_for_samples_that_depend_on_each_other(rng: 
     assert np.mean(np.abs(series.mean(axis=1)) <= naive) < 0.75
 
 
-def test_every_effect_has_mean_zero_and_deviation_one(rng: np.random.Generator) -> None:
-    for name in set(EFFECTS) - {"lognormal, skewness 6"}:
-        drawn = EFFECTS[name](rng, (400_000,))
-        assert float(drawn.mean()) == pytest.approx(0.0, abs=0.01)
-        assert float(drawn.std()) == pytest.approx(1.0, abs=0.02)
+def test_every_effect_has_its_median_at_zero(rng: np.random.Generator) -> None:
+    for name, effect in EFFECTS.items():
+        assert float(np.median(effect(rng, (20_000, 20)))) == pytest.approx(0.0, abs=0.02), name

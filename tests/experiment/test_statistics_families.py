@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
-from scipy import stats
 from tests.long_form import SOAK, TIMES
 
-from anywire_experiment.statistics import Outcome, as_family, compare, verdict
-from anywire_experiment.statistics.calibration import family_error, simulate
+from anywire_experiment.statistics import Outcome, as_family, compare, fewest_blocks, verdict
+from anywire_experiment.statistics.calibration import family_error
 from anywire_experiment.statistics.studentised import resampling_counts, studentised_mean
 from anywire_experiment.statistics.tail import tail_probability
 
@@ -26,7 +26,7 @@ def pair(rng: np.random.Generator, ratio: float, blocks: int, noise: float = 0.0
     )
 
 
-@pytest.mark.parametrize(("blocks", "level"), [(12, 0.95), (40, 0.95), (40, 0.99)])
+@pytest.mark.parametrize(("blocks", "level"), [(16, 0.95), (40, 0.95), (40, 0.99)])
 def test_a_threefold_difference_is_found_among_three_hundred_comparisons(blocks: int, level: float) -> None:
     rng = np.random.default_rng(6)
     made = {at: pair(rng, 3.0 if at == 0 else 1.0, blocks) for at in range(FAMILY)}
@@ -35,16 +35,33 @@ def test_a_threefold_difference_is_found_among_three_hundred_comparisons(blocks:
     assert (said[0].outcome, said[0].different) == (Outcome.WORSE, True)
     assert [at for at, each in said.items() if each.different] == [0]
     # Equal arms are shown to be equivalent in such a family too.
-    assert {each.outcome for at, each in said.items() if at} == {Outcome.EQUIVALENT}
+    assert sum(each.outcome is Outcome.EQUIVALENT for at, each in said.items() if at) >= 0.99 * (FAMILY - 1)
 
 
-@pytest.mark.parametrize("blocks", [12, 40])
-@pytest.mark.parametrize("effect", ["normal", "Student's t, 5 degrees", "one block in ten disturbed"])
-def test_a_large_family_keeps_the_chance_of_any_false_difference(effect: str, blocks: int) -> None:
-    """Of arms that are alike, whose log ratios are therefore symmetrical. In full with ANYWIRE_SOAK."""
-    experiments = 400 if SOAK else 40
-    share = family_error(np.random.default_rng(30), experiments, blocks, FAMILY, effect=effect)
-    assert share <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / experiments)
+def test_two_thousand_comparisons_are_judged_in_seconds() -> None:
+    rng = np.random.default_rng(7)
+    made = [pair(rng, 3.0 if at < 3 else 1.0, 17, noise=rng.uniform(0.01, 0.3)) for at in range(2000)]
+    began = time.process_time()
+    family = as_family({at: compare(*each, margin=0.1) for at, each in enumerate(made)})
+    said = [verdict(each) for each in family.values()]
+    assert time.process_time() - began < 10.0
+    assert [each.different for each in said[:3]] == [True] * 3
+
+
+@pytest.mark.parametrize(("family", "least"), [(1, 16), (1638, 16), (1639, 17), (3276, 17), (3277, 18)])
+def test_a_family_too_large_for_its_blocks_is_known_beforehand(family: int, least: int) -> None:
+    assert fewest_blocks(family) == least
+    clear = compare([1.0] * least, [3.0 + 0.01 * (at % 3) for at in range(least)], margin=0.1)
+    assert clear.p_different * family <= 0.05
+
+
+@pytest.mark.parametrize("effect", ["normal", "exponential", "one block in twenty 6 deviations slower"])
+@pytest.mark.parametrize(("family", "blocks"), [(2, 16), (20, 16), (300, 40), (2000, 40)])
+def test_a_family_keeps_the_chance_of_any_false_difference(effect: str, family: int, blocks: int) -> None:
+    """Of arms that do not differ in the median, with skew too. 6 % are promised. In full with ANYWIRE_SOAK."""
+    experiments = 2000 if SOAK else min(max(20_000 // family, 20), 1000)
+    share = family_error(np.random.default_rng(30), experiments, blocks, family, effect=effect)
+    assert share <= 0.05 + (0.01 if SOAK else 2.5 * math.sqrt(0.05 * 0.95 / experiments))
 
 
 def test_the_fitted_tail_agrees_with_a_million_resamples() -> None:
@@ -59,22 +76,6 @@ def test_the_fitted_tail_agrees_with_a_million_resamples() -> None:
         found = float(tail_probability(at, fitted.resampled[np.newaxis], 1.0 / 14)[0])
         off += not 2e-5 / 5 <= found <= 2e-5 * 5
     assert off <= 1
-
-
-def test_a_smaller_p_value_comes_with_a_larger_difference_all_the_way() -> None:
-    made = simulate(np.random.default_rng(4), 1, 20, spread=0.05, log_ratio=0.0)
-    counts = resampling_counts(20, 10_000, 0)
-    shifts = np.linspace(0.0, 3.0, 200)
-    p_values = studentised_mean(made.logs - made.logs.mean() + shifts[:, np.newaxis], counts).p_zero()
-    assert (np.diff(p_values) <= 1e-12).all()
-    assert 0.0 < p_values[-1] < 1e-15
-    student = 2 * stats.t.sf(shifts / (made.logs.std(ddof=1) / math.sqrt(20)), 19)
-    assert (p_values >= student - 1e-15).all()
-
-
-def test_blocks_that_never_vary_are_judged_by_their_signs() -> None:
-    comparison = compare([1.0] * 12, [2.0] * 12, margin=0.1)
-    assert comparison.p_different == pytest.approx(2 / 2**12)
 
 
 def test_the_long_form_is_longer() -> None:

@@ -28,7 +28,6 @@ def blocks(share: float, questions: int, count: int, seed: int) -> list[float]:
 def test_a_difference_is_found_with_its_size() -> None:
     found = compare_shares(blocks(0.4, 100, 20, 1), blocks(0.6, 100, 20, 2), margin=0.05)
     assert found.difference.low < 0.2 < found.difference.high
-    assert found.shift.low < 0.2 < found.shift.high
     said = share_verdict(found, words=("right more often", "right less often"))
     assert (said.outcome, said.words, said.different) == (Outcome.BETTER, "right more often", True)
     assert share_verdict(found, larger_is_better=False).outcome is Outcome.WORSE
@@ -37,50 +36,50 @@ def test_a_difference_is_found_with_its_size() -> None:
 def test_equal_arms_are_equivalent_when_there_is_enough_data() -> None:
     many = compare_shares(blocks(0.5, 2000, 24, 1), blocks(0.5, 2000, 24, 2), margin=0.05)
     assert share_verdict(many).words == "equivalent within 5 points"
-    few = share_verdict(compare_shares(blocks(0.5, 10, 12, 1), blocks(0.5, 10, 12, 2), margin=0.05))
+    few = share_verdict(compare_shares(blocks(0.5, 10, 16, 1), blocks(0.5, 10, 16, 2), margin=0.05))
     assert few.outcome is Outcome.NOT_ENOUGH_DATA
     assert few.blocks_needed is not None
     assert few.blocks_needed > 100
 
 
-def test_eleven_blocks_give_no_verdict() -> None:
-    found = compare_shares([0.0] * 11, [1.0] * 11, margin=0.05)
+def test_fifteen_blocks_give_no_verdict() -> None:
+    found = compare_shares([0.0] * 15, [1.0] * 15, margin=0.05)
     assert found.difference.value == 1.0
     assert share_verdict(found).outcome is Outcome.NOT_ENOUGH_DATA
 
 
 def test_blocks_with_nothing_right_have_a_difference_all_the_same() -> None:
-    found = compare_shares([0.0] * 12, [0.0, 0.1] * 6, margin=0.2)
+    found = compare_shares([0.0] * 16, [0.0, 0.1] * 8, margin=0.2)
     assert found.difference.value == pytest.approx(0.05)
     assert share_verdict(found).outcome is Outcome.EQUIVALENT
 
 
 def test_blocks_that_do_not_differ_count_as_one_question_each() -> None:
-    nothing = compare_shares([0.0] * 12, [0.0] * 12, margin=0.2)
-    assert (nothing.difference.low, nothing.difference.high) == pytest.approx((-0.2646, 0.2646), abs=1e-4)
+    nothing = compare_shares([0.0] * 16, [0.0] * 16, margin=0.15)
+    assert (nothing.difference.low, nothing.difference.high) == pytest.approx((-0.2059, 0.2059), abs=1e-4)
     said = share_verdict(nothing)
-    assert (said.outcome, said.different, said.blocks_needed) == (Outcome.NOT_ENOUGH_DATA, False, 14)
-    assert share_verdict(compare_shares([0.5] * 14, [0.5] * 14, margin=0.2)).outcome is Outcome.EQUIVALENT
-    apart = compare_shares([0.0] * 12, [0.1] * 12, margin=0.2)
+    assert (said.outcome, said.different, said.blocks_needed) == (Outcome.NOT_ENOUGH_DATA, False, 19)
+    assert share_verdict(compare_shares([0.5] * 19, [0.5] * 19, margin=0.15)).outcome is Outcome.EQUIVALENT
+    apart = compare_shares([0.0] * 16, [0.1] * 16, margin=0.15)
     assert apart.p_different < 0.05 < apart.p_equivalent
-    assert apart.equivalence.low < 0.1 < 0.2 < apart.equivalence.high
+    assert apart.equivalence.low < 0.1 < 0.15 < apart.equivalence.high
 
 
 @pytest.mark.parametrize("questions", [1, 4])
 def test_arms_apart_by_the_margin_are_seldom_called_equivalent(questions: int) -> None:
-    """200 experiments of 12 blocks in which the baseline has none right, and the candidate as many as the margin."""
+    """200 experiments of 16 blocks in which the baseline has none right, and the candidate as many as the margin."""
     rng = np.random.default_rng(7)
     false = 0
     for _ in range(200):
-        right = rng.binomial(questions, 0.05, 12) / questions
-        found = compare_shares([0.0] * 12, [float(each) for each in right], margin=0.05, resamples=400)
+        right = rng.binomial(questions, 0.05, 16) / questions
+        found = compare_shares([0.0] * 16, [float(each) for each in right], margin=0.05, resamples=400)
         false += share_verdict(found).outcome is Outcome.EQUIVALENT
     assert false <= 0.08 * 200
 
 
 def test_they_are_one_family_with_ratios() -> None:
-    shares = compare_shares(blocks(0.4, 60, 12, 1), blocks(0.5, 60, 12, 2), margin=0.05)
-    ratios = compare([[1.0 + 0.01 * at] for at in range(12)], [[2.0 + 0.013 * at] for at in range(12)], margin=0.1)
+    shares = compare_shares(blocks(0.4, 60, 16, 1), blocks(0.5, 60, 16, 2), margin=0.05)
+    ratios = compare([[1.0 + 0.01 * at] for at in range(16)], [[2.0 + 0.013 * at] for at in range(16)], margin=0.1)
     together: dict[str, Comparison | ShareComparison] = {"a": shares, "b": ratios}
     family = as_family(together)
     assert [each.family for each in family.values()] == [2, 2]
@@ -116,14 +115,14 @@ def test_what_is_no_share_is_refused(baseline: list[float], candidate: list[floa
 
 
 def test_how_often_the_interval_holds_the_truth() -> None:
-    """300 experiments of 12 blocks with 20 questions each, as hard for both arms in half of the cases."""
+    """300 experiments of 16 blocks with 20 questions each, as hard for both arms in half of the cases."""
     rng = np.random.default_rng(5)
     held = false = 0
     experiments = 300
     for _ in range(experiments):
-        hard = rng.random((12, 20)) < 0.5
-        easy = rng.random((12, 20))
-        one, other = (np.where(hard, easy, rng.random((12, 20))) < 0.4 for _ in range(2))
+        hard = rng.random((16, 20)) < 0.5
+        easy = rng.random((16, 20))
+        one, other = (np.where(hard, easy, rng.random((16, 20))) < 0.4 for _ in range(2))
         found = compare_shares(list(one.mean(axis=1)), list(other.mean(axis=1)), margin=0.05, resamples=2000)
         held += found.difference.low <= 0.0 <= found.difference.high
         false += share_verdict(found).different

@@ -16,7 +16,7 @@ from tests.long_form import SOAK
 
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.survivors import Ends, Sides, bounded, bounded_shares, ends_of
-from anywire_experiment.statistics import Comparison, Outcome, compare, compare_shares
+from anywire_experiment.statistics import FEWEST_BLOCKS, Comparison, Outcome, ShareComparison, compare, compare_shares
 
 EXPERIMENTS = 2000 if SOAK else 60
 MARGIN, ALPHA = 0.10, 0.05
@@ -55,7 +55,7 @@ def test_the_mean_takes_failed_requests_for_as_long_as_a_client_waits() -> None:
 
 def dropping_the_slow(folder: Path, share: float) -> None:
     """In each block of dds the slowest requests fail, with an error that comes at once."""
-    for block in range(1, 13):
+    for block in range(1, 17):
         cell = folder / f"cells/b{block:03}/dds"
         table = pq.read_table(cell / "samples.parquet")
         took = table["done_ns"].to_numpy() - table["intended_ns"].to_numpy()
@@ -111,13 +111,13 @@ def test_percentiles_that_lie_among_the_failures_are_not_told(tmp_path: Path) ->
 
 def test_a_missing_block_may_have_been_anything(tmp_path: Path) -> None:
     """The slowest block of dds has failed; without it both would be equivalent."""
-    folder = fabricate(tmp_path, plan_of(blocks=14) | LATENCY, {"dds": Truth(broken=frozenset({3}))})
+    folder = fabricate(tmp_path, plan_of(blocks=20) | LATENCY, {"dds": Truth(broken=frozenset({3}))})
     found = comparison(analyse(folder))
     assert found.comparison is not None
     assert found.bounds is not None
-    assert (found.bounds.blocks, found.bounds.missing) == (14, 1)
+    assert (found.bounds.blocks, found.bounds.missing) == (20, 1)
     if found.verdict is None:
-        assert "1 of 14 blocks are missing: what is missing may have been the slowest or the fastest" in found.sentence
+        assert "1 of 20 blocks are missing: what is missing may have been the slowest or the fastest" in found.sentence
 
 
 def test_requests_that_their_clients_gave_up_are_neither_answered_nor_failed(tmp_path: Path) -> None:
@@ -146,8 +146,12 @@ def drawn(rng: np.random.Generator, shape: str, size: int) -> NDArray[np.float64
             return np.asarray(rng.normal(size=size) + 6 * (rng.random(size) < 0.05))
 
 
+def judged(ratios: list[float]) -> Comparison:
+    return compare([1.0] * len(ratios), ratios, margin=MARGIN)
+
+
 def said(found: Comparison) -> str:
-    if found.blocks < 12:
+    if found.blocks < FEWEST_BLOCKS:
         return ""
     if found.p_equivalent <= ALPHA:
         return "equivalent"
@@ -166,17 +170,16 @@ def test_blocks_that_are_missing_not_at_random_never_give_a_verdict_that_all_wou
     rng = np.random.default_rng(5)
     false = 0
     for number in range(EXPERIMENTS):
-        logs = np.log(true) + 0.06 * drawn(rng, shape, 13 + missing)
+        logs = np.log(true) + 0.06 * drawn(rng, shape, 17 + missing)
         order = np.argsort(logs)
         kept = np.sort(order[:-missing] if number % 2 else order[missing:])
-        whole = compare([1.0] * logs.size, np.exp(logs).tolist(), margin=MARGIN, resamples=1000)
-        part = compare([1.0] * kept.size, np.exp(logs[kept]).tolist(), margin=MARGIN, resamples=1000)
+        whole, part = judged(np.exp(logs).tolist()), judged(np.exp(logs[kept]).tolist())
         sides = Sides(
             {int(at): Ends(1.0, 1.0, 1.0) for at in range(logs.size)},
             {int(at): Ends(value, value, value) for at in kept if (value := float(np.exp(logs[at])))},
             (0.0, 0.0),
         )
-        held, bounds = bounded(part, sides, range(logs.size), resamples=1000, seed=0)
+        held, bounds = bounded(part, judged, sides, range(logs.size))
         assert bounds is not None
         false += said(held) not in ("", said(whole))
     assert false == 0
@@ -184,9 +187,13 @@ def test_blocks_that_are_missing_not_at_random_never_give_a_verdict_that_all_wou
 
 def test_missing_shares_may_have_been_all_or_nothing() -> None:
     before, after = dict.fromkeys(range(20), 0.5), {block: 0.5 + 0.01 * (block % 3) for block in range(19)}
-    found = compare_shares(list(before.values())[:19], list(after.values()), margin=0.05, resamples=1000)
-    held, bounds = bounded_shares(found, before, after, range(20), resamples=1000, seed=0)
+
+    def judge(first: list[float], second: list[float]) -> ShareComparison:
+        return compare_shares(first, second, margin=0.05, resamples=1000)
+
+    found = judge(list(before.values())[:19], list(after.values()))
+    held, bounds = bounded_shares(found, judge, before, after, range(20))
     assert bounds is not None
     assert (bounds.blocks, bounds.missing) == (20, 1)
     assert found.p_equivalent < ALPHA < held.p_equivalent
-    assert bounded_shares(found, before, before, range(20), resamples=1000, seed=0) == (found, None)
+    assert bounded_shares(found, judge, before, before, range(20)) == (found, None)

@@ -625,3 +625,8 @@ def test_every_dependency_has_its_reason() -> None:
     ]
     wanted |= {line for line in lines if line and not line.startswith(("-", "#"))}
     assert sorted(explained) == sorted(name for name in wanted if not name.startswith("anywire"))
+
+
+async def test_the_page_of_failure_experiments_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "failure-experiments.md")
+    assert not reader.programs

@@ -3,7 +3,7 @@
     name: transports
     question: What does the transport add to one client's latency?
     seed: 7
-    blocks: 12
+    blocks: 16
     system:                       # any key of an anywire config
       selector: round_robin
       engine: {name: synthetic, itl: 10}
@@ -119,7 +119,7 @@ class Plan(_Section):
     name: Name
     question: str = pydantic.Field("", description="what it is to answer, for the report")
     seed: int = pydantic.Field(1, description="of the orders, the arrivals, the prompts and the resampling")
-    blocks: int = pydantic.Field(12, ge=1, le=1000, description="repetitions; fewer than 12 give no verdict")
+    blocks: int = pydantic.Field(16, ge=1, le=1000, description="repetitions; fewer than 16 give no verdict")
     system: dict[str, Any] = pydantic.Field(
         default_factory=dict,
         description="the anywire config of every arm; relative files in `plugins` start at the plan's folder",

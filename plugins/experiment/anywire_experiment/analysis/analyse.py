@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from anywire_experiment.analysis import lateness, steadiness
-from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable, values
+from anywire_experiment.analysis.blocks import Usable, median, typical, usable, values
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
 from anywire_experiment.analysis.energy import energy_of
@@ -215,7 +215,7 @@ def _percentile(record: RawData, given: Usable, name: str, of_all: Mapping[int, 
     """None where one of the blocks that count has too few answers for it, or so many failures that it is one."""
     if min(series.size for series in given.values()) < fewest_samples(name) or of_all.keys() != given.keys():
         return None
-    return geometric(record.plan, list(of_all.values()))
+    return median(record.plan, list(of_all.values()))
 
 
 def _same_answers_of(record: RawData) -> list[SameAnswers]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,14 +12,19 @@ from anywire_experiment.analysis.results import Valued
 from anywire_experiment.analysis.sample_rows import Floats
 from anywire_experiment.analysis.survivors import Ends, ends_of
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
-from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, Estimate
+from anywire_experiment.statistics import (
+    FEWEST_FOR_INTERVAL,
+    Comparison,
+    Estimate,
+    fewest_for_interval,
+    typical_value,
+)
 from anywire_experiment.statistics.studentised import resampling_counts, studentised_mean
 
 RESAMPLES = 10_000
-WIDEST = 10_000.0
-"""Ratio of an interval's limits from which on it says nothing, and is not told."""
 MAY_BE_ZERO: frozenset[Metric] = SHARES | {"recovery"}
-"""Metrics whose values are added, and not multiplied, over blocks."""
+"""Metrics whose blocks may have no ratio. Of shares the mean over blocks is told, since all requests count: half of the
+blocks may have none at all."""
 PACED: frozenset[Metric] = frozenset({"itl", "tokens_per_s"})
 """Metrics that a stream has by its pace, and a burst has not."""
 
@@ -55,22 +59,17 @@ def values(record: RawData, arm: str, workload: str, metric: Metric, statistic: 
 
 
 def typical(plan: Plan, metric: Metric, values: Sequence[float]) -> Valued:
-    """What the blocks' values come to: the one definition of a typical value in a report. It is their geometric mean,
-    as in the ratio of two arms, and the arithmetic one for metrics that may be zero."""
-    if metric in MAY_BE_ZERO or min(values) <= 0.0:
+    """What the blocks' values come to: the one definition of a typical value in a report. It is their median, as the
+    ratio of two arms is the median of the blocks' ratios, and the mean for shares of requests. ``values`` are in the
+    order in which the blocks ran."""
+    if metric in SHARES:
         return Valued(float(np.mean(values)), mean_over_blocks(plan, values))
-    return geometric(plan, values)
+    return median(plan, values)
 
 
-def geometric(plan: Plan, values: Sequence[float]) -> Valued:
-    """The geometric mean of values above zero, with its interval over blocks where one can be estimated."""
-    logs = np.log(values)
-    if (found := mean_over_blocks(plan, list(logs))) is None:
-        return Valued(math.exp(float(logs.mean())), None)
-    if found.high - found.low > math.log(WIDEST):
-        return Valued(math.exp(found.value), None)
-    value, low, high = map(math.exp, (found.value, found.low, found.high))
-    return Valued(value, Estimate(value, low, high, found.level))
+def median(plan: Plan, values: Sequence[float]) -> Valued:
+    """The median of the blocks' values, with its interval over blocks where there are enough for one."""
+    return Valued(float(np.median(values)), typical_value(np.array(values), plan.confidence))
 
 
 def mean_over_blocks(plan: Plan, values: Sequence[float]) -> Estimate | None:
@@ -82,6 +81,6 @@ def mean_over_blocks(plan: Plan, values: Sequence[float]) -> Estimate | None:
     return Estimate(float(found.mean), low, high, plan.confidence)
 
 
-def is_told(ratio: Estimate, blocks: int) -> bool:
-    """Whether the interval of a ratio over so many blocks says anything."""
-    return blocks >= FEWEST_FOR_INTERVAL and ratio.high <= WIDEST * ratio.low
+def is_told(found: Comparison) -> bool:
+    """Whether there are enough blocks for an interval of the confidence that was asked for."""
+    return found.blocks >= max(FEWEST_FOR_INTERVAL, fewest_for_interval(found.level))

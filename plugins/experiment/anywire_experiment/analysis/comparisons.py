@@ -15,8 +15,8 @@ from anywire_experiment.analysis.metrics import JUDGED_SHARES, MEANINGS, SHARES
 from anywire_experiment.analysis.places import caution_of, without_place
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
-from anywire_experiment.analysis.survivors import Sides, bounded, bounded_shares, not_held, scaled, share_failed
-from anywire_experiment.analysis.wording import judged, judged_shares, metric_of, moments, not_told, unjudged
+from anywire_experiment.analysis.survivors import Sides, bounded, bounded_shares, not_held, reach, scaled, share_failed
+from anywire_experiment.analysis.wording import judged, judged_shares, metric_of, moments, not_told, of_order, unjudged
 from anywire_experiment.plan import Metric
 from anywire_experiment.statistics import (
     FEWEST_FOR_INTERVAL,
@@ -26,9 +26,9 @@ from anywire_experiment.statistics import (
     compare,
     compare_shares,
     share_verdict,
+    typical_value,
     verdict,
 )
-from anywire_experiment.statistics.signed_rank import hodges_lehmann
 
 
 def comparisons(record: RawData) -> list[ComparisonFigures]:
@@ -64,7 +64,7 @@ def _told(each: ComparisonFigures, found: Comparison | ShareComparison, names: t
         said = share_verdict(found, larger_is_better=meaning.larger_is_better, words=meaning.words)
         sentence = judged_shares(*names, found, said, meaning.words)
         return msgspec.structs.replace(each, shares=found, verdict=said, sentence=sentence)
-    if not is_told(found.ratio, found.blocks):
+    if not is_told(found):
         # It has taken its place in the family, which must not depend on what was found.
         reason, sentence = not_told(*names, found, meaning.unit)
         return msgspec.structs.replace(each, comparison=None, reason=reason, sentence=sentence)
@@ -107,7 +107,6 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         comparison=None,
         verdict=None,
         difference=None,
-        shift=None,
         reason="",
         excluded=excluded,
         sentence="",
@@ -132,16 +131,19 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
     before, after = without_place(record, workload, metric, arms, found)
     paired = [np.array([given[block] for block in common]) for given in (before, after)]
     if metric in JUDGED_SHARES and len(common) >= FEWEST_FOR_INTERVAL:
-        shares = compare_shares(
-            list(paired[0]),
-            list(paired[1]),
-            margin=plan.share_margin,
-            level=plan.confidence,
-            resamples=RESAMPLES,
-            seed=plan.seed,
-        )
-        every = range(1, plan.blocks + 1)
-        shares, bounds = bounded_shares(shares, before, after, every, resamples=RESAMPLES, seed=plan.seed)
+
+        def judge_shares(first: list[float], second: list[float]) -> ShareComparison:
+            return compare_shares(
+                first,
+                second,
+                margin=plan.share_margin,
+                level=plan.confidence,
+                resamples=RESAMPLES,
+                seed=plan.seed,
+            )
+
+        shares = judge_shares(paired[0].tolist(), paired[1].tolist())
+        shares, bounds = bounded_shares(shares, judge_shares, before, after, range(1, plan.blocks + 1))
         return msgspec.structs.replace(made, shares=shares, bounds=bounds)
     if metric in SHARES or min(each.min() for each in paired) <= 0.0:
         reason = (
@@ -149,25 +151,23 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
             if metric in SHARES
             else "a block's value is 0, so there is no ratio"
         )
-        difference = mean_over_blocks(plan, list(paired[1] - paired[0]))
+        apart = paired[1] - paired[0]
+        is_share = metric in SHARES
+        difference = mean_over_blocks(plan, list(apart)) if is_share else typical_value(apart, plan.confidence)
         if difference is None:
             count = f"{len(common)} of {plan.blocks} count for both arms"
             reason = f"an interval takes {FEWEST_FOR_INTERVAL} blocks, and {count}"
             return msgspec.structs.replace(made, reason=reason, sentence=f"{names[1]} and {names[0]}: {reason}")
-        shift = hodges_lehmann(paired[1] - paired[0], plan.confidence)
         none = not any(each.any() for each in paired)
         sentence = f"{MEANINGS[metric].title} is 0 in every block of both" if none else ""
         sentence = sentence or unjudged(names[0], names[1], difference, metric)
-        return msgspec.structs.replace(made, difference=difference, shift=shift, reason=reason, sentence=sentence)
-    comparison = compare(
-        paired[0].tolist(),
-        paired[1].tolist(),
-        margin=plan.margin,
-        statistic=plan.statistic,
-        level=plan.confidence,
-        resamples=RESAMPLES,
-        seed=plan.seed,
-    )
+        return msgspec.structs.replace(made, difference=difference, reason=reason, sentence=sentence)
+
+    def judge(first: list[float], second: list[float]) -> Comparison:
+        return compare(first, second, margin=plan.margin, statistic=plan.statistic, level=plan.confidence)
+
+    comparison = judge(paired[0].tolist(), paired[1].tolist())
+    of_run = of_order(names[0], names[1], comparison, MEANINGS[metric])
     failed = (share_failed(sides[0], metric), share_failed(sides[1], metric))
     may_be = Sides(
         scaled(ends(record, baseline, workload, metric), found[0], before),
@@ -175,8 +175,10 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         failed,
     )
     every = range(1, plan.blocks + 1)
-    comparison, bounds = bounded(comparison, may_be, every, resamples=RESAMPLES, seed=plan.seed)
-    return msgspec.structs.replace(made, comparison=comparison, bounds=bounds)
+    comparison, bounds = bounded(comparison, lambda ratios: judge([1.0] * len(ratios), ratios), may_be, every)
+    ratios = {block: float(high / low) for block, low, high in zip(common, *paired, strict=True)}
+    caution = [*made.caution, *reach(bounds), *of_run]
+    return msgspec.structs.replace(made, comparison=comparison, bounds=bounds, ratios=ratios, caution=caution)
 
 
 def _bursts(record: RawData, workload: str, metric: Metric, arms: tuple[str, str]) -> str:

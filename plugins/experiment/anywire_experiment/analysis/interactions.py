@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from anywire_experiment.analysis.blocks import MAY_BE_ZERO, RESAMPLES, is_told, values
+from anywire_experiment.analysis.blocks import MAY_BE_ZERO, is_told, values
 from anywire_experiment.analysis.design_figures import InteractionFigures
 from anywire_experiment.analysis.places import without_place
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import meaning_of
 from anywire_experiment.plan import Metric
+from anywire_experiment.plan_faults import FAULT
 from anywire_experiment.statistics import Comparison, Estimate, Outcome, as_family, compare, verdict
 
 SAME, DIFFERS = "same", "differs"
@@ -27,7 +28,7 @@ def interactions(record: RawData) -> list[InteractionFigures]:
         for candidate, factor, levels, others in _places(record)
         for workload in record.plan.workloads
         for metric in record.metrics(workload)
-        if metric not in MAY_BE_ZERO
+        if metric not in MAY_BE_ZERO and not (metric == "notice" and FAULT in (factor, record.plan.compared))
     ]
     family = as_family({at: each.comparison for at, each in enumerate(made) if each.comparison is not None})
     for at, found in family.items():
@@ -72,8 +73,6 @@ def _interaction(
             [sides[1][block] for block in common],
             margin=plan.margin,
             level=plan.confidence,
-            resamples=RESAMPLES,
-            seed=plan.seed,
         )
     return InteractionFigures(
         workload=workload,
@@ -104,9 +103,9 @@ def _ratios(record: RawData, workload: str, metric: Metric, candidate: str, leve
 
 
 def _told(each: InteractionFigures, found: Comparison) -> InteractionFigures:
-    if not is_told(found.ratio, found.blocks):
+    if not is_told(found):
         # It has taken its place in the family, which must not depend on what was found.
-        reason = f"{found.blocks} blocks, or blocks that differ so much, do not tell it"
+        reason = f"{found.blocks} blocks do not tell it"
         return msgspec.structs.replace(each, comparison=None, outcome="", reason=reason)
     outcome = verdict(found).outcome
     said = {Outcome.EQUIVALENT: SAME, Outcome.BETTER: DIFFERS, Outcome.WORSE: DIFFERS}.get(outcome, outcome.value)

@@ -112,8 +112,11 @@ class Measured:
         self.joules = cell.workloads[workload].joules if workload in cell.workloads else {}
         self.began_ns = cell.workloads[workload].began_ns if workload in cell.workloads else 0
         self.events = [each for each in cell.events if each.workload == workload]
-        # An agent may be lost when the workload is already over, which is noticed all the same.
-        self._told = [each for each in cell.events if each.what in NOTICES and each.workload in (workload, "")]
+        # What is noticed when the workload is already over is noticed all the same, until the next one begins.
+        later = [run.began_ns for run in cell.workloads.values() if run.began_ns > self.began_ns]
+        until_ns = min(later, default=cell.ended_ns)
+        told = (each for each in cell.events if each.what in NOTICES and each.workload in (workload, ""))
+        self._told = [each for each in told if each.at_ns <= until_ns]
         self._series: dict[Metric, Floats] = {}
 
     @property

@@ -17,7 +17,7 @@ from anywire_experiment.analysis.survivors import Bounds
 from anywire_experiment.statistics import Comparison, ShareComparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
 
-FORMAT = 4
+FORMAT = 5
 
 
 class CellState(msgspec.Struct, frozen=True):
@@ -54,9 +54,9 @@ class StreamShape(msgspec.Struct, frozen=True):
 
 
 class Percentiles(msgspec.Struct, frozen=True):
-    """Percentiles of the blocks, averaged (geometric mean), each with its interval over the blocks (studentised). They
-    are of all requests: one that failed counts as slower than every answer. None is one for which a block has too few
-    answers (100 for p99, 20 for p95), or which lies among the failures of a block."""
+    """The median over the blocks of each percentile of a block, with its interval over blocks. They are of all
+    requests: one that failed counts as slower than every answer. None is one for which a block has too few answers (100
+    for p99, 20 for p95), or which lies among the failures of a block."""
 
     p50: Valued | None
     p90: Valued | None
@@ -69,9 +69,8 @@ class MetricFigures(msgspec.Struct, frozen=True):
 
     ``values`` has the plan's statistic of each block that counts, by block number. ``samples`` were measured in all;
     ``effective`` is how many independent ones they are worth, by the autocorrelation within the blocks. ``typical`` is
-    what the values come to: their geometric mean, or the arithmetic one for shares of failures and times to recover,
-    which may be 0. It is None without a block that counts. Percentiles are None with fewer than two blocks, and where a
-    block gives one number.
+    what the values come to: their median over the blocks, or the mean for shares of requests. It is None without a
+    block that counts. Percentiles are None with fewer than two blocks, and where a block gives one number.
     """
 
     unit: str
@@ -223,10 +222,10 @@ class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """A level of the compared factor against the baseline, all else equal.
 
     ``comparison`` and ``verdict`` are None when there is no ratio or no interval of it, and ``reason`` says why. Where
-    the reason is a value that may be zero, ``difference`` and its Hodges-Lehmann ``shift`` are there instead, in the
-    metric's unit; nothing is judged by them, for the margin is a ratio. ``excluded`` says of each block that does not
-    count why. ``sentence`` is the finding in words, ``caution`` what a reader must know beside it: failed requests,
-    blocks left out.
+    the reason is a value that may be zero, ``difference`` is there instead, in the metric's unit; nothing is judged by
+    it, for the margin is a ratio. ``ratios`` are candidate / baseline by block, in run order. ``excluded`` says of each
+    block that does not count why. ``sentence`` is the finding in words, ``caution`` what a reader must know beside it:
+    failed requests, blocks left out.
     """
 
     workload: str
@@ -238,7 +237,6 @@ class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     comparison: Comparison | None
     verdict: Verdict | None
     difference: Estimate | None
-    shift: Estimate | None
     reason: str
     excluded: dict[int, str]
     sentence: str
@@ -247,6 +245,7 @@ class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of a share that is judged by its difference, in the place of ``comparison``."""
     bounds: Bounds | None = None
     """What may have been of what is missing: failed requests, blocks. None where nothing is."""
+    ratios: dict[int, float] = {}
 
 
 class SameAnswers(msgspec.Struct, frozen=True):

@@ -4,14 +4,15 @@ A request that failed has no latency, and a cell that failed has none at all. To
 fast that drops what is slow. So a request that failed counts as slower than every one that was answered, and a
 percentile is one of *all* requests: with 10 % of failures the median of all is the 55.6th percentile of the answers.
 
-And a comparison is computed twice more, with everything that is missing at the one end of what it may have been and at
-the other (`Bounds`). A verdict stands when it holds at both.
+And a comparison is computed again with what is missing at either end of what it may have been, and between
+(`Bounds`). A verdict stands when it holds throughout.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -20,7 +21,7 @@ import numpy as np
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.sample_rows import Floats
 from anywire_experiment.plan import Metric
-from anywire_experiment.statistics import FEWEST_BLOCKS, Comparison, ShareComparison, compare, compare_shares
+from anywire_experiment.statistics import FEWEST_BLOCKS, Comparison, ShareComparison
 from anywire_experiment.statistics.samples import statistic_of
 
 AnyComparison = TypeVar("AnyComparison", Comparison, ShareComparison)
@@ -102,96 +103,106 @@ def scaled(given: Mapping[int, Ends], values: Mapping[int, float], by_now: Mappi
 
 
 def bounded(
-    found: Comparison, sides: Sides, blocks: Sequence[int], *, resamples: int, seed: int
+    found: Comparison, judge: Callable[[list[float]], Comparison], sides: Sides, blocks: Sequence[int]
 ) -> tuple[Comparison, Bounds | None]:
     """``found``, the comparison of the blocks that both arms have, with p-values that hold whatever the missing were;
-    and what it comes to at both ends, None where nothing is missing of ``blocks``.
+    and what it comes to at both ends, None where nothing is missing of ``blocks``. ``judge`` compares ratios, given in
+    the order in which the blocks ran.
 
     A block without an answer in one arm, or without its cell, may have had any ratio (`ANYTHING`). Blocks are rarely
     missing at random: the slowest ones of an arm run into a timeout, and nothing in the others tells how slow they
-    were. So a verdict stands beside a missing block where the method's own test can bear one that is far away from all
-    others, on either side."""
+    were. So a verdict stands beside a missing block where the test can bear one that lies anywhere (`_completions`)."""
     both = [each for each in blocks if each in sides.baseline and each in sides.candidate]
     missing = len(blocks) - len(both)
     if (not missing and sides.is_whole) or len(both) < 2:
         return found, None
     low = {each: _ratio(sides.candidate[each].low, sides.baseline[each].high) for each in both}
     high = {each: _ratio(sides.candidate[each].high, sides.baseline[each].low) for each in both}
-    at_ends = [
-        compare(
-            [1.0] * len(blocks),
-            # In the order in which they ran.
-            [given.get(each, end) for each in blocks],
-            margin=found.margin,
-            statistic=found.statistic,
-            level=found.level,
-            resamples=resamples,
-            seed=seed,
-        )
-        for given, end in ((low, 1 / ANYTHING), (high, ANYTHING))
-    ]
-    is_one_sided = len({each.ratio.value > 1.0 for each in (found, *at_ends)}) == 1
+    middle = {each: math.sqrt(low[each] * high[each]) for each in both}
+    made = [_filled(given, ends, blocks) for given, ends in _completions(low, middle, high, missing)]
     told = Bounds(
-        _geometric([*low.values()]),
-        _geometric([*high.values()]),
+        _typical(low),
+        _typical(high),
         *sides.failed,
         len(blocks),
         missing,
         found.p_different,
         found.p_equivalent,
     )
-    return _worst(found, at_ends, is_one_sided), told
+    completed = [judge(each) for each in made]
+    return _worst(found, completed, {each.ratio.value > 1.0 for each in (found, *completed)}), told
+
+
+def _completions(
+    low: Mapping[int, float], middle: Mapping[int, float], high: Mapping[int, float], missing: int
+) -> Iterator[tuple[Mapping[int, float], tuple[float, float]]]:
+    """What all blocks may have shown: the ratios of those that there are, and by turns those of the missing ones. Not
+    the ends alone, for a test that regards the order of blocks, or their spread, may stand at both and not between."""
+    yield low, (1 / ANYTHING, 1 / ANYTHING)
+    yield high, (ANYTHING, ANYTHING)
+    if not missing:
+        return
+    seen = sorted(middle.values())
+    for one in (1.0, seen[len(seen) // 2], seen[0], seen[-1]):
+        yield middle, (one, one)
+    if missing > 1:
+        yield middle, (1 / ANYTHING, ANYTHING)
+        yield middle, (ANYTHING, 1 / ANYTHING)
+
+
+def _filled(given: Mapping[int, float], ends: tuple[float, float], blocks: Sequence[int]) -> list[float]:
+    turns = itertools.cycle(ends)
+    return [given[each] if each in given else next(turns) for each in blocks]
 
 
 def bounded_shares(
     found: ShareComparison,
+    judge: Callable[[list[float], list[float]], ShareComparison],
     baseline: Mapping[int, float],
     candidate: Mapping[int, float],
     blocks: Sequence[int],
-    *,
-    resamples: int,
-    seed: int,
 ) -> tuple[ShareComparison, Bounds | None]:
     """The same of shares, of which a missing one lies between 0 and 1. In them failed requests count already."""
     missing = [each for each in blocks if each not in baseline or each not in candidate]
     if not missing:
         return found, None
-    at_ends = [
-        compare_shares(
+    completed = [
+        judge(
             [baseline.get(each, before) for each in blocks],
             [candidate.get(each, after) for each in blocks],
-            margin=found.margin,
-            level=found.level,
-            resamples=resamples,
-            seed=seed,
         )
-        for before, after in ((1.0, 0.0), (0.0, 1.0))
+        for before, after in ((1.0, 0.0), (0.0, 1.0), (found.baseline, found.candidate))
     ]
-    is_one_sided = len({each.difference.value > 0.0 for each in (found, *at_ends)}) == 1
     apart = found.difference.value
     told = Bounds(apart, apart, 0.0, 0.0, len(blocks), len(missing), found.p_different, found.p_equivalent)
-    return _worst(found, at_ends, is_one_sided), told
-
-
+    return _worst(found, completed, {each.difference.value > 0.0 for each in (found, *completed)}), told
 def _ratio(candidate: float, baseline: float) -> float:
     """Of what may be 0, where nothing is known, a ratio all the same."""
     return min(max(candidate, 1 / ANYTHING) / max(baseline, 1 / ANYTHING), ANYTHING)
 
 
-def _geometric(ratios: Sequence[float]) -> float:
-    return math.exp(float(np.mean(np.log(ratios))))
+def _typical(ratios: Mapping[int, float]) -> float:
+    return float(np.median([*ratios.values()]))
 
 
-def _worst(found: AnyComparison, at_ends: Sequence[AnyComparison], is_one_sided: bool) -> AnyComparison:
-    """With the largest p-values: the test rejects when it does so whatever the missing were."""
-    different = max(found.p_different, *(each.p_different for each in at_ends)) if is_one_sided else 1.0
-    equivalent = max(found.p_equivalent, *(each.p_equivalent for each in at_ends))
+def _worst(found: AnyComparison, completed: Sequence[AnyComparison], sides: Collection[bool]) -> AnyComparison:
+    """With the largest p-values: the test rejects when it does so whatever the missing were. ``sides``: on which sides
+    of no difference it lies. Where the arms may be equivalent for all that is known, no difference is told; and nothing
+    where all blocks might be shown to depend on each other too much."""
+    alpha = 1.0 - found.level
+    equivalent = [found.p_equivalent, *(each.p_equivalent for each in completed)]
+    different = max(found.p_different, *(each.p_different for each in completed))
+    if len(sides) > 1 or min(equivalent) <= alpha < max(equivalent):
+        different = 1.0
+    largest = max(equivalent)
+    if any(isinstance(each, Comparison) and each.order.too_dependent for each in completed):
+        different = largest = 1.0
     return msgspec.structs.replace(
         found,
         p_different=different,
-        p_equivalent=equivalent,
+        p_equivalent=largest,
         adjusted_different=different,
-        adjusted_equivalent=equivalent,
+        adjusted_equivalent=largest,
     )
 
 
@@ -222,3 +233,10 @@ def not_held(found: Comparison | ShareComparison, bounds: Bounds, names: tuple[s
 
 def _change(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %".replace("-", MINUS) if 1 / 3 < ratio < 3 else f"{ratio:.3g} times"
+
+
+def reach(bounds: Bounds | None) -> Iterator[str]:
+    """What an estimate may have been, where requests failed, for a reader of its verdict."""
+    if bounds is not None and (bounds.failed_baseline or bounds.failed_candidate):
+        low, high = _change(bounds.low), _change(bounds.high)
+        yield f"whatever the failed requests would have shown, the estimate lies between {low} and {high}"

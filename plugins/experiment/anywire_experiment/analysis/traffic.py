@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pyarrow.compute as pc
 
-from anywire_experiment.analysis.blocks import geometric
+from anywire_experiment.analysis.blocks import median
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.results import TrafficFigures
 from anywire_experiment.analysis.sample_rows import Floats, column
@@ -53,7 +53,7 @@ def traffic_of(plan: Plan, blocks: Mapping[int, Measured]) -> TrafficFigures | N
         sessions=count,
         whole=sum(each.took_ms.size for each in found),
         requests=float(np.median(requests)) if requests.size else 0.0,
-        took_ms=geometric(plan, took) if took and min(took) > 0 else None,
+        took_ms=median(plan, took) if took and min(took) > 0 else None,
         cancelled=cancelled,
         not_asked=sum(each.failures.get(NOT_ASKED, 0) for each in blocks.values()),
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from anywire_experiment.analysis.metrics import MEANINGS, SHARES, Meaning
 from anywire_experiment.plan import Metric
 from anywire_experiment.statistics import (
     FEWEST_BLOCKS,
-    FEWEST_FOR_INTERVAL,
     Comparison,
     Estimate,
     Outcome,
@@ -50,10 +49,34 @@ def judged(baseline: str, candidate: str, compared: Comparison, verdict: Verdict
         return f"{candidate} and {baseline} are equivalent within {100 * compared.margin:g} %: {seen}"
     seen = _seen(baseline, candidate, compared.ratio)
     few = f", and a verdict takes {FEWEST_BLOCKS}" if compared.blocks < FEWEST_BLOCKS else ""
+    if verdict.blocks_needed is None:
+        return (
+            f"not judged: the blocks of {candidate} and {baseline} depend on each other too much; {seen} in "
+            f"{compared.blocks} blocks. Find what their neighbours share, or pause between blocks"
+        )
     return (
         f"not enough data to tell {candidate} from {baseline}: {seen} in {compared.blocks} blocks{few}; a new run of "
         f"{verdict.blocks_needed} blocks would decide with a chance of 80 %"
     )
+
+
+def of_order(baseline: str, candidate: str, compared: Comparison, meaning: Meaning) -> Iterator[str]:
+    """What the order of the blocks shows that a reader must know."""
+    order = compared.order
+    if order.drifts:
+        word = meaning.words[0 if (order.per_block.value > 1.0) == meaning.larger_is_better else 1]
+        yield (
+            f"it drifts: {candidate} gets {word} than {baseline} by {_change(order.per_block)} per block, as with a "
+            f"leak: from a ratio of {_plain(order.first)} in the first block to {_plain(order.last)} in the last "
+            f"(p = {order.p_drift:.2g}); what is told holds for the middle of the run"
+        )
+    if order.depends:
+        low, high = (f"{each:.2f}".replace("-", MINUS) for each in (order.lag1.low, order.lag1.high))
+        yield (
+            f"blocks are like the ones before (lag-1 correlation {order.lag1.value:.2f}, {100 * order.lag1.level:g} % "
+            f"interval {low} to {high}): {compared.blocks} are worth some {order.worth:.0f}, which the interval allows "
+            "for"
+        )
 
 
 def judged_shares(
@@ -96,11 +119,8 @@ def unjudged(baseline: str, candidate: str, difference: Estimate, metric: str) -
 
 
 def not_told(baseline: str, candidate: str, compared: Comparison, unit: str) -> tuple[str, str]:
-    """The reason why a ratio whose interval says nothing is not judged, and the sentence with what was seen."""
-    if compared.blocks < FEWEST_FOR_INTERVAL:
-        reason = f"an interval cannot be estimated with {compared.blocks} blocks"
-    else:
-        reason = f"an interval cannot be estimated with {compared.blocks} blocks that differ so much"
+    """The reason why a ratio without an interval is not judged, and the sentence with what was seen."""
+    reason = f"an interval of {100 * compared.level:g} % cannot be estimated with {compared.blocks} blocks"
     seen = f"{candidate} {_plain(compared.candidate)} {unit}, {baseline} {_plain(compared.baseline)} {unit}"
     few = f", and a verdict takes {FEWEST_BLOCKS}" if compared.blocks < FEWEST_BLOCKS else ""
     return reason, f"{candidate} and {baseline}: {reason}{few}; {seen}"

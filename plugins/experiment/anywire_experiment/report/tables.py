@@ -25,13 +25,12 @@ class Table(msgspec.Struct, frozen=True):
 
 def compared(results: Results, comparisons: list[ComparisonFigures]) -> Table:
     head = ["Arm", "Metric", "Verdict", "Blocks", "Change", "Difference", "p", "p adjusted", "p equivalence"]
-    head += ["Change, robust", "Difference, robust"]
     return Table(
         f"Compared with {results.baseline}" if results.baseline else "Comparisons",
         head,
         [_compared(each, results) for each in comparisons],
-        f"Change: ratio of the geometric means over blocks, less 1, with its {100 * results.confidence:g} % interval. "
-        "Difference: in the metric's unit. Robust: the same by Hodges and Lehmann. p: two-sided; adjusted for all "
+        f"Change: median over the blocks of their ratio, less 1, with its {100 * results.confidence:g} % interval. "
+        "Difference: that of their difference, in the metric's unit. p: two-sided; adjusted for all "
         f"comparisons of this experiment (Holm). p equivalence: that the arms differ by {100 * results.margin:g} % or "
         f"more (two one-sided tests, adjusted).{_of_shares(comparisons)}",
         frozenset({1, 2}),
@@ -55,17 +54,14 @@ def _compared(each: ComparisonFigures, results: Results) -> list[str]:
         found = each.comparison
         changes = [percent_change(found.ratio), _valued(found.difference, metric)]
         tests = [p_value(found.p_different), p_value(found.adjusted_different), p_value(found.adjusted_equivalent)]
-        robust = [percent_change(found.ratio_shift), _valued(found.shift, metric)]
-        return [*row, said, used, *changes, *tests, *robust]
+        return [*row, said, used, *changes, *tests]
     if each.shares is not None:
         shared = each.shares
         tests = [p_value(shared.p_different), p_value(shared.adjusted_different), p_value(shared.adjusted_equivalent)]
-        apart = [_valued(shared.difference, metric), *tests, NONE, _valued(shared.shift, metric)]
-        return [*row, said, used, NONE, *apart]
-    if each.difference is not None and each.shift is not None:
-        differences = [_valued(each.difference, metric), NONE, NONE, NONE, NONE, _valued(each.shift, metric)]
-        return [*row, said, used, NONE, *differences]
-    return [*row, each.reason, used, *[NONE] * 7]
+        return [*row, said, used, NONE, _valued(shared.difference, metric), *tests]
+    if each.difference is not None:
+        return [*row, said, used, NONE, _valued(each.difference, metric), NONE, NONE, NONE]
+    return [*row, each.reason, used, *[NONE] * 5]
 
 
 def figures(results: Results, arms: list[ArmFigures]) -> Table:
@@ -84,11 +80,10 @@ def figures(results: Results, arms: list[ArmFigures]) -> Table:
             for each in arms
             for name, found in each.metrics.items()
         ],
-        f"Typical: geometric mean over the blocks of each block's {results.statistic}, or of its one number; the "
-        "arithmetic mean for shares and times to recover, which may be 0. It is what Change compares, and "
-        f"of a median it is the p50 of the percentiles. {NO_INTERVAL}: it cannot be estimated with fewer than "
-        f"{FEWEST_FOR_INTERVAL} blocks, or with blocks that differ so much. Worth: how many independent samples they "
-        "are worth, given that neighbours depend on each other.",
+        f"Typical: median over the blocks of each block's {results.statistic}, or of its one number; the mean for "
+        "shares of requests. Change is the median of the blocks' ratios, which need not be the ratio of two typical "
+        f"values. {NO_INTERVAL}: it cannot be estimated with fewer than {FEWEST_FOR_INTERVAL} blocks. Worth: how many "
+        "independent samples they are worth, given that neighbours depend on each other.",
         frozenset({1}),
     )
 

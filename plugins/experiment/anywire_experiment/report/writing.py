@@ -21,7 +21,7 @@ COLUMNS = [
     *("kind", "workload", "metric", "unit", "arm", "baseline", "factors", "blocks", "samples", "effective"),
     *("requests", "failed"),
     *(f"{name}{limit}" for name in ("value", "p50", "p90", "p95", "p99") for limit in ("", "_low", "_high")),
-    *(f"{name}{limit}" for name in ("ratio", "difference", "ratio_shift", "shift") for limit in ("", "_low", "_high")),
+    *(f"{name}{limit}" for name in ("ratio", "difference") for limit in ("", "_low", "_high")),
     *("p_different", "p_different_adjusted", "p_equivalent", "p_equivalent_adjusted", "outcome", "reason"),
 ]
 
@@ -110,14 +110,14 @@ def _comparison_rows(results: Results) -> Iterator[dict[str, object]]:
         row: dict[str, object] = {"kind": "comparison", "workload": each.workload, "metric": each.metric}
         row |= {"unit": meaning_of(each.metric).unit, "arm": each.candidate, "baseline": each.baseline}
         row |= {"factors": _factors(each.levels), "blocks": results.blocks - len(each.excluded), "reason": each.reason}
-        row |= _limits("difference", each.difference) | _limits("shift", each.shift)
+        row |= _limits("difference", each.difference)
         if (found := each.comparison) is not None:
-            for name in ("ratio", "difference", "ratio_shift", "shift"):
+            for name in ("ratio", "difference"):
                 row |= _limits(name, getattr(found, name))
             row |= {"p_different": found.p_different, "p_different_adjusted": found.adjusted_different}
             row |= {"p_equivalent": found.p_equivalent, "p_equivalent_adjusted": found.adjusted_equivalent}
         if (shared := each.shares) is not None:
-            row |= _limits("difference", shared.difference) | _limits("shift", shared.shift)
+            row |= _limits("difference", shared.difference)
             row |= {"p_different": shared.p_different, "p_different_adjusted": shared.adjusted_different}
             row |= {"p_equivalent": shared.p_equivalent, "p_equivalent_adjusted": shared.adjusted_equivalent}
         if each.verdict is not None:

@@ -21,7 +21,10 @@ from anywire_experiment.run.subject import Subject
 from anywire_experiment.run.system import System
 from anywire_experiment.workload import Fault
 
-OF_ALL = ("hub-paused", "partition", "partition-one-way-to-hub", "partition-one-way-to-agent", "fragments-dropped")
+OF_ALL = (
+    *("hub-paused", "disk-full", "partition", "partition-one-way-to-hub", "partition-one-way-to-agent"),
+    "fragments-dropped",
+)
 """Those that meet no agent in particular."""
 
 
@@ -61,6 +64,7 @@ class CellFaults:
         self._faults, self._seed = arm.faults, seed
         self._servers: StandIns | None = None
         self._injections: dict[str, tuple[str, Injection]] = {}
+        """The agent that is met, by workload, empty for none in particular; and how."""
         if not isinstance(system, System):
             return
         if arm.stand_in is not None:
@@ -73,12 +77,13 @@ class CellFaults:
         # Two that prepare the same process in the same way prepare it once.
         prepared: dict[tuple[str, str], Injection] = {}
         for workload, fault in arm.faults.items():
-            struck = self._drawn(workload, system.agents)
+            is_of_all = fault.kind in OF_ALL
+            struck = min(system.agents, default="") if is_of_all else self._drawn(workload, system.agents)
             key = (fault.kind, struck)
             if key not in prepared:
                 server = self._servers.behind(struck) if self._servers is not None else None
                 prepared[key] = Injection(catalogued(fault.kind), system, hosts, server, private.absolute(), struck)
-            self._injections[workload] = struck, prepared[key]
+            self._injections[workload] = "" if is_of_all else struck, prepared[key]
 
     @property
     def processes(self) -> Mapping[str, Managed]:
@@ -102,8 +107,7 @@ class CellFaults:
         """Do it at its time and undo it when it has lasted; which agent it meets is drawn from the seed. Raises
         `CellFailed`."""
         fault = self._faults[workload]
-        struck, injection = self._injections[workload]
-        met = "" if fault.kind in OF_ALL else struck
+        met, injection = self._injections[workload]
 
         def happened(what: What) -> None:
             note(Event(time.monotonic_ns(), what, met, fault.kind, workload))

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+Wholes = NDArray[np.intp]
+Flags = NDArray[np.bool_]
 
 ROUNDING = 1e-12
 """Relative differences below it are the arithmetic's, not the measurement's."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+from scipy import stats
 
-from anywire_experiment.statistics.samples import ROUNDING, Estimate, finite_series, fraction
-from anywire_experiment.statistics.signed_rank import hodges_lehmann
+from anywire_experiment.statistics.samples import ROUNDING, Estimate, Floats, finite_series, fraction
 from anywire_experiment.statistics.studentised import StudentisedMean, resampling_counts, studentised_mean
 
 
@@ -16,9 +16,9 @@ class ShareComparison(msgspec.Struct, frozen=True):
     """A candidate arm against a baseline arm, paired by block, of shares between 0 and 1.
 
     ``baseline`` and ``candidate`` are the means of the blocks' shares, ``difference`` is the mean of candidate -
-    baseline with its studentised interval, ``shift`` the same by Hodges and Lehmann, ``spread`` the standard deviation
-    of the difference from block to block. Where both arms of a block are asked the same, the difference of a block is
-    that of the pairs in which one alone was right, so how hard a block's questions are cancels.
+    baseline with its studentised interval, ``spread`` the standard deviation of the difference from block to block.
+    Where both arms of a block are asked the same, the difference of a block is that of the pairs in which one alone was
+    right, so how hard a block's questions are cancels.
 
     ``p_different`` is the two-sided p-value of "there is no difference", ``p_equivalent`` that of "the difference is
     ``margin`` or more" (two one-sided tests), ``equivalence`` the interval that goes with it. The ``adjusted`` ones are
@@ -31,7 +31,6 @@ class ShareComparison(msgspec.Struct, frozen=True):
     baseline: float
     candidate: float
     difference: Estimate
-    shift: Estimate
     equivalence: Estimate
     spread: float
     p_different: float
@@ -76,6 +75,8 @@ def compare_shares(
     found = studentised_mean(differences, counts, negligible=ROUNDING)
     p_different = float(found.p_zero())
     p_equivalent = float(np.maximum(found.p_at_most(-margin), found.p_at_least(margin)))
+    more, less = np.maximum(differences, 0.0), np.maximum(-differences, 0.0)
+    p_equivalent = max(p_equivalent, _p_of_rare(more, margin + less.mean()), _p_of_rare(less, margin + more.mean()))
     difference, equivalence = _estimate(found, level), _estimate(found, 2.0 * level - 1.0)
     if found.error == 0.0:
         apart = abs(float(found.mean))
@@ -90,7 +91,6 @@ def compare_shares(
         baseline=float(before.mean()),
         candidate=float(after.mean()),
         difference=difference,
-        shift=hodges_lehmann(differences, level),
         equivalence=equivalence,
         spread=float(np.std(differences, ddof=1)),
         p_different=p_different,
@@ -98,6 +98,18 @@ def compare_shares(
         adjusted_different=p_different,
         adjusted_equivalent=p_equivalent,
     )
+
+
+def _p_of_rare(shares: Floats, bound: float) -> float:
+    """p-value of "the mean of these shares is ``bound`` or more", by as many independent questions as the blocks are
+    worth (Korn & Graubard 1998). Where few blocks have any, their spread tells less than it seems to."""
+    mean, blocks = float(shares.mean()), shares.size
+    variance = float(shares.var(ddof=1)) / blocks
+    if mean >= bound or bound >= 1.0:
+        return 1.0 if mean >= bound else 0.0
+    worth = max(mean * (1.0 - mean) / variance, 1.0) if variance > 0.0 else float(blocks)
+    right = mean * worth
+    return float(stats.beta.cdf(1.0 - bound, max(worth - right, 1e-9), right + 1.0))
 
 
 def _of_alike(found: Estimate, blocks: int) -> Estimate:

@@ -69,11 +69,12 @@ def as_family(comparisons: Mapping[Key, Each]) -> dict[Key, Each]:
 
     Tests of difference and tests of equivalence are two families, each corrected by `holm`: in an experiment the
     chance of any false "faster" or "slower" is at most 1 - level, and so is that of any false "equivalent". A
-    comparison of fewer than 12 blocks takes its place in the family but shows nothing.
+    comparison of fewer than 16 blocks, or of blocks that depend on each other too much, takes its place in the family
+    but shows nothing.
     """
     if not comparisons:
         return {}
-    enough = [each.blocks >= FEWEST_BLOCKS for each in comparisons.values()]
+    enough = [_may_show(each) for each in comparisons.values()]
     different = holm(np.where(enough, [each.p_different for each in comparisons.values()], 1.0))
     equivalent = holm(np.where(enough, [each.p_equivalent for each in comparisons.values()], 1.0))
     return {
@@ -96,15 +97,17 @@ def verdict(
 ) -> Verdict:
     """The verdict on the candidate, by the adjusted p-values and α = 1 - level. The first that applies:
 
-    - *not enough data* with fewer than 12 blocks;
+    - *not enough data* with fewer than 16 blocks, or when blocks are shown to depend on each other more than the
+      intervals allow for (`RunOrder.too_dependent`);
     - *equivalent within the margin* when both one-sided tests reject (``adjusted_equivalent`` ≤ α): the interval of
-      level 1 - 2α lies inside the margin. A difference shown as well is told, and remains equivalent: it was
-      agreed beforehand not to matter;
+      level 1 - 2α lies inside the margin, for as long as the run was if the ratio drifts. A difference shown as well is
+      told, and remains equivalent: it was agreed beforehand not to matter;
     - *faster* or *slower* when the two-sided test rejects (``adjusted_different`` ≤ α): the interval excludes 1;
       the difference may be larger or smaller than the margin, which the interval tells;
     - *not enough data* else, with the number of blocks a new run should have. New, because blocks added to this
       one until it decides would give a false verdict more often than α. The number is for arms that are alike or
-      apart by the margin (`blocks_needed`), or if there were as many, for arms halfway between.
+      apart by the margin (`blocks_needed`), or if there were as many, for arms halfway between. It allows for the
+      spread being known from this run only.
 
     ``larger_is_better`` for rates. ``words`` are used for a better and a worse candidate, and ``unit`` for the
     difference ("ms").
@@ -120,10 +123,12 @@ def verdict(
     elif outcome is Outcome.NOT_ENOUGH_DATA:
         said = outcome.value
         needed = _advised(comparison, comparison.margin)
-        text = (
-            f"{said}: {_amount(comparison, direction)} ({_interval(comparison.ratio)}) in {comparison.blocks} blocks; "
-            f"a new run of {needed} blocks would decide with a chance of {100 * POWER:g} %"
-        )
+        seen = f"{_amount(comparison, direction)} ({_interval(comparison.ratio)}) in {comparison.blocks} blocks"
+        if comparison.blocks >= FEWEST_BLOCKS and comparison.order.too_dependent:
+            needed = None
+            text = f"{said}: {seen} that depend on each other too much to be judged"
+        else:
+            text = f"{said}: {seen}; a new run of {needed} blocks would decide with a chance of {100 * POWER:g} %"
     else:
         said = direction
         text = f"{_amount(comparison, direction)} ({_interval(comparison.ratio)}; {_difference(comparison, unit)})"
@@ -154,7 +159,7 @@ def share_verdict(
 def _decided(comparison: Comparison | ShareComparison, better: bool) -> tuple[Outcome, bool]:
     """The outcome of a candidate that is ``better`` or worse, if a difference is shown, and whether one is."""
     alpha = 1.0 - comparison.level
-    enough = comparison.blocks >= FEWEST_BLOCKS
+    enough = _may_show(comparison)
     different = enough and comparison.adjusted_different <= alpha
     if enough and comparison.adjusted_equivalent <= alpha:
         return Outcome.EQUIVALENT, different
@@ -163,14 +168,28 @@ def _decided(comparison: Comparison | ShareComparison, better: bool) -> tuple[Ou
     return Outcome.NOT_ENOUGH_DATA, False
 
 
-def _advised(comparison: Comparison | ShareComparison, margin: float) -> int:
-    # Bonferroni's share of α: the least that Holm's correction leaves to any comparison of the family.
-    share = (1.0 - comparison.level) / comparison.family
-    needed = blocks_needed(comparison.spread, margin, power=POWER, alpha=share)
-    if needed > comparison.blocks:
-        return needed
-    halfway = math.sqrt(1.0 + margin)
-    return blocks_needed(comparison.spread, margin, true_ratio=halfway, power=POWER, alpha=share)
+def _may_show(comparison: AnyComparison) -> bool:
+    """Whether a verdict can go by its p-values."""
+    dependent = isinstance(comparison, Comparison) and comparison.order.too_dependent
+    return comparison.blocks >= FEWEST_BLOCKS and not dependent
+
+
+def _advised(comparison: AnyComparison, margin: float) -> int:
+    alpha = 1.0 - comparison.level
+
+    def needed(true_ratio: float | None) -> int:
+        return blocks_needed(
+            comparison.spread,
+            margin,
+            true_ratio=true_ratio,
+            power=POWER,
+            alpha=alpha,
+            family=comparison.family,
+            known_from=comparison.blocks,
+        )
+
+    least = needed(None)
+    return least if least > comparison.blocks else needed(math.sqrt(1.0 + margin))
 
 
 def _advised_of_shares(comparison: ShareComparison) -> int:
