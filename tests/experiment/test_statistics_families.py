@@ -55,6 +55,7 @@ def test_a_family_too_large_for_its_blocks_is_known_beforehand(family: int, leas
     assert clear.p_different * family <= 0.05
 
 
+@pytest.mark.timeout(3600 if SOAK else 120)
 @pytest.mark.parametrize("effect", ["normal", "exponential", "one block in twenty 6 deviations slower"])
 @pytest.mark.parametrize(("family", "blocks"), [(2, 16), (20, 16), (300, 40), (2000, 40)])
 def test_a_family_keeps_the_chance_of_any_false_difference(effect: str, family: int, blocks: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from anywire_experiment.analysis.energy import cautions_of_energy
+from anywire_experiment.analysis.family import family_size, too_large
 from anywire_experiment.analysis.outside import outside_of_it
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import moments
@@ -38,6 +39,7 @@ def cautions_of(record: RawData) -> list[str]:
         *_of_cells(record.cells, record.expected),
         *_of_sessions(sessions_of(record.folder)),
         *_of_blocks(record),
+        *too_large(record.plan, family_size(record)),
         *_of_bursts(record),
         *cautions_of_energy(record.cells),
         *record.plan.repeated_traces(),

@@ -56,7 +56,7 @@ def judged(baseline: str, candidate: str, compared: Comparison, verdict: Verdict
         )
     return (
         f"not enough data to tell {candidate} from {baseline}: {seen} in {compared.blocks} blocks{few}; a new run of "
-        f"{verdict.blocks_needed} blocks would decide with a chance of 80 %"
+        f"{verdict.blocks_needed} blocks would decide with a chance of 80 % or more"
     )
 
 
@@ -100,7 +100,7 @@ def judged_shares(
     few = f", and a verdict takes {FEWEST_BLOCKS}" if compared.blocks < FEWEST_BLOCKS else ""
     return (
         f"not enough data to tell {candidate} from {baseline}: {seen} in {compared.blocks} blocks{few}; a new run of "
-        f"{verdict.blocks_needed} blocks would decide with a chance of 80 %"
+        f"{verdict.blocks_needed} blocks would decide with a chance of 80 % or more"
     )
 
 

@@ -21,7 +21,7 @@ from scipy import stats
 from anywire_experiment.statistics.median import MedianOverBlocks, median_over_blocks
 from anywire_experiment.statistics.paired import p_of_equivalence
 from anywire_experiment.statistics.planning import blocks_needed, power
-from anywire_experiment.statistics.run_order import too_dependent, without_drift
+from anywire_experiment.statistics.run_order import DRIFT_DOUBT, too_dependent, without_drift
 from anywire_experiment.statistics.samples import Flags, Floats
 from anywire_experiment.statistics.simulated import DEPENDENT, EFFECTS, INDEPENDENT, SAMPLES, simulate
 from anywire_experiment.statistics.studentised import resampling_counts, studentised_mean
@@ -41,7 +41,9 @@ class Judged(NamedTuple):
 
 def judged(logs: Floats) -> Judged:
     settled, slopes, _ = without_drift(logs)
-    return Judged(median_over_blocks(settled), too_dependent(settled), slopes != 0.0)
+    drifts = slopes != 0.0
+    doubt = np.where(drifts, DRIFT_DOUBT, 1.0)
+    return Judged(median_over_blocks(settled, doubt=doubt), too_dependent(settled), drifts)
 
 
 class Coverage(NamedTuple):

@@ -53,14 +53,16 @@ class MedianOverBlocks:
         return np.minimum(2.0 * np.minimum(self.p_at_most(bound), self.p_at_least(bound)), 1.0)
 
 
-def median_over_blocks(values: Floats, *, negligible: float = 0.0) -> MedianOverBlocks:
+def median_over_blocks(
+    values: Floats, *, negligible: float = 0.0, doubt: Floats | float = 1.0
+) -> MedianOverBlocks:
     """The median over the last axis of ``values`` (..., n), which are in the order in which the blocks ran.
 
     Exact for independent values of one median, whatever their distribution: the chance that an interval of 95 % misses
     is 5 % or less, and so is that of a p-value of 5 % or less. Values that depend on their predecessors come in
     groups; then an interval is wider and a p-value larger (`sign_tails`), so that both hold for 16 blocks or more whose
     lag-1 correlation is 0.5 or less. ``negligible`` is the difference taken for none: rounding errors, not
-    measurements.
+    measurements. ``doubt``, shape (...), multiplies the p-values, of values that are not as they were measured.
     """
     count = values.shape[-1]
     if negligible > 0.0:
@@ -75,11 +77,12 @@ def median_over_blocks(values: Floats, *, negligible: float = 0.0) -> MedianOver
     inside = np.zeros(at_most.shape, dtype=bool)
     inside[..., 1:count] = ordered[..., 1:] == ordered[..., :-1]
     at_most, at_least = np.where(inside, 0.0, at_most), np.where(inside, 0.0, at_least)
+    factor = np.asarray(doubt)[..., np.newaxis]
     return MedianOverBlocks(
         np.median(values, axis=-1),
         ordered,
-        np.maximum.accumulate(at_most, axis=-1),
-        np.maximum.accumulate(at_least[..., ::-1], axis=-1)[..., ::-1],
+        np.minimum(np.maximum.accumulate(at_most, axis=-1) * factor, 1.0),
+        np.minimum(np.maximum.accumulate(at_least[..., ::-1], axis=-1)[..., ::-1] * factor, 1.0),
     )
 
 

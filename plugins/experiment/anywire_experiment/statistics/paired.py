@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from anywire_experiment.statistics.median import MedianOverBlocks, estimate, median_over_blocks
-from anywire_experiment.statistics.run_order import RunOrder, run_order, without_drift
-from anywire_experiment.statistics.samples import ROUNDING, Estimate, Floats, block_values, positive
+from anywire_experiment.statistics.run_order import DRIFT_DOUBT, RunOrder, run_order, without_drift
+from anywire_experiment.statistics.samples import ROUNDING, Estimate, Floats, block_values, exponential, positive
 
 FEWEST_BLOCKS = 16
 """With fewer blocks no verdict is given: the intervals are calibrated from here on, for blocks that depend on each
@@ -20,8 +20,6 @@ other too."""
 FEWEST_FOR_INTERVAL = 6
 """With fewer blocks no interval over blocks is told: the extremes of 5 values miss their median in 6 % of cases."""
 
-LARGEST_LOG = 700.0
-"""Of a limit of a ratio; the exponential of more is no number any more, and says as little."""
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -96,10 +94,12 @@ def compare(
     differences, logs = after - before, np.log(after) - np.log(before)
     order = run_order(logs, level)
     settled = without_drift(logs)[0]
-    relative = median_over_blocks(settled, negligible=ROUNDING)
+    doubt = DRIFT_DOUBT if order.drifts else 1.0
+    relative = median_over_blocks(settled, negligible=ROUNDING, doubt=doubt)
     absolute = median_over_blocks(
         _without_slope(differences) if order.drifts else differences,
         negligible=ROUNDING * float(max(before.max(), after.max())),
+        doubt=doubt,
     )
     p_different = float(relative.p_equal())
     p_equivalent = float(p_of_equivalence(relative, margin))
@@ -147,5 +147,4 @@ def _positive_values(blocks: Sequence[ArrayLike], statistic: str, name: str) -> 
 
 
 def _exponential(logs: Estimate) -> Estimate:
-    value, low, high = (math.exp(min(each, LARGEST_LOG)) for each in (logs.value, logs.low, logs.high))
-    return Estimate(value, low, high, logs.level)
+    return Estimate(exponential(logs.value), exponential(logs.low), exponential(logs.high), logs.level)

@@ -68,26 +68,30 @@ def blocks_needed(
     alpha: float = 0.05,
     family: int = 1,
     known_from: int | None = None,
+    of_mean: bool = False,
 ) -> int:
     """The least number of blocks, 16 or more, with which `compare` decides with chance ``power``; see `power` for the
     rest.
 
     Without ``true_ratio``: enough to show that arms of ratio 1 are equivalent, and that arms as far apart as the
     margin differ. With it: enough to show the one or the other, whichever takes fewer blocks, of arms of that ratio;
-    halfway to the margin takes the most. Beyond 50 blocks the number is the least to
-    within 4 %.
+    halfway to the margin takes the most. ``of_mean``: for a mean that is judged by its spread, as shares are, and not
+    a median. Beyond 50 blocks the number is the least to within 4 %.
     """
     fraction(power, "power")
     share = _checked(spread, margin, alpha, family, known_from)
     spreads, edge = _spreads(spread, known_from), math.log1p(margin)
+
+    def same(blocks: int, shift: float) -> float:
+        return _equivalence(blocks, spreads, shift, edge, share, of_mean)
+
+    def apart(blocks: int, shift: float) -> float:
+        return _difference(blocks, spreads, shift, share, of_mean)
+
     if true_ratio is None:
-        return _fewest(
-            lambda n: min(_equivalence(n, spreads, 0.0, edge, share), _difference(n, spreads, edge, share)), power
-        )
+        return _fewest(lambda n: min(same(n, 0.0), apart(n, edge)), power)
     shift = math.log(positive(true_ratio, "true_ratio"))
-    return _fewest(
-        lambda n: max(_equivalence(n, spreads, shift, edge, share), _difference(n, spreads, shift, share)), power
-    )
+    return _fewest(lambda n: max(same(n, shift), apart(n, shift)), power)
 
 
 def fewest_blocks(family: int, alpha: float = 0.05) -> int:
@@ -132,16 +136,31 @@ def _simulated(blocks: int) -> MedianOverBlocks:
     return median_over_blocks(np.random.default_rng(blocks).standard_normal((SIMULATED, blocks)))
 
 
-def _difference(blocks: int, spreads: Floats, shift: float, share: float) -> float:
-    low, high = _limits(blocks, share / 2.0)
-    found = (np.outer(spreads, low) > -shift) | (np.outer(spreads, high) < -shift)
+@lru_cache(maxsize=512)
+def _limits_of_mean(blocks: int, tail: float) -> tuple[Floats, Floats]:
+    """The same of Student's interval of a mean."""
+    rng = np.random.default_rng(blocks)
+    mean = rng.standard_normal(SIMULATED) / math.sqrt(blocks)
+    spread = np.sqrt(rng.chisquare(blocks - 1, SIMULATED) / (blocks - 1))
+    reach = float(stats.t.isf(tail, blocks - 1)) * spread / math.sqrt(blocks)
+    return mean - reach, mean + reach
+
+
+def _difference(blocks: int, spreads: Floats, shift: float, share: float, of_mean: bool = False) -> float:
+    low, high = (_limits_of_mean if of_mean else _limits)(blocks, share / 2.0)
+    found = (_scaled(spreads, low) > -shift) | (_scaled(spreads, high) < -shift)
     return float(found.mean())
 
 
-def _equivalence(blocks: int, spreads: Floats, shift: float, edge: float, share: float) -> float:
-    low, high = _limits(blocks, share)
-    found = (np.outer(spreads, low) + shift > -edge) & (np.outer(spreads, high) + shift < edge)
+def _equivalence(blocks: int, spreads: Floats, shift: float, edge: float, share: float, of_mean: bool = False) -> float:
+    low, high = (_limits_of_mean if of_mean else _limits)(blocks, share)
+    found = (_scaled(spreads, low) + shift > -edge) & (_scaled(spreads, high) + shift < edge)
     return float(found.mean())
+
+
+def _scaled(spreads: Floats, limits: Floats) -> Floats:
+    """Of each spread; limits that so few blocks do not have stay infinite."""
+    return np.asarray(np.maximum(spreads, 1e-300)[:, np.newaxis] * limits)
 
 
 def _fewest(power_of: Callable[[int], float], power: float) -> int:

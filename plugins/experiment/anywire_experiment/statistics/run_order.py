@@ -10,11 +10,14 @@ import numpy as np
 from scipy import stats
 from scipy.stats import rankdata
 
-from anywire_experiment.statistics.samples import Estimate, Flags, Floats
+from anywire_experiment.statistics.samples import Estimate, Flags, Floats, exponential
 
 DRIFT_SHOWN = 0.003
 """p-value of Kendall's test at or below which a drift is taken for one. Three in a thousand comparisons of blocks that
 do not drift have it too; with a smaller one, intervals of blocks that do would hold more than they promise."""
+DRIFT_DOUBT = 1.5
+"""By how much p-values are larger where a drift was taken out: it was estimated from the same values, and blocks that
+depend on each other may only seem to drift."""
 DEPENDENCE_SHOWN = 0.01
 MOST_DEPENDENCE = 0.5
 """Lag-1 correlation up to which the intervals are calibrated."""
@@ -74,11 +77,11 @@ def run_order(logs: Floats, level: float = 0.95) -> RunOrder:
         p_dependent=1.0 if np.ptp(rest) == 0.0 else (1.0 + beyond) / (1.0 + known.size),
         too_dependent=bool(too_dependent(rest)),
         worth=max(worth, 1.0),
-        per_block=Estimate(math.exp(slope.value), math.exp(slope.low), math.exp(slope.high), slope.level),
+        per_block=Estimate(exponential(slope.value), exponential(slope.low), exponential(slope.high), slope.level),
         p_drift=float(p_drift),
         drifts=drifts,
-        first=math.exp(middle - reach),
-        last=math.exp(middle + reach),
+        first=exponential(middle - reach),
+        last=exponential(middle + reach),
     )
 
 

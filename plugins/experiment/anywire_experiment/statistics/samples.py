@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -75,3 +76,8 @@ def block_values(blocks: Sequence[ArrayLike], statistic: str, name: str) -> Floa
     return np.array(
         [of(finite_series(np.atleast_1d(block), name=f"{name}, block {at}")) for at, block in enumerate(blocks)]
     )
+
+
+def exponential(log: float) -> float:
+    """e to the power of ``log``, within what a number can hold."""
+    return math.exp(min(max(log, -700.0), 700.0))
