@@ -17,7 +17,7 @@ from anywire_experiment.report import missing, plots, run_order, sections
 from anywire_experiment.report.drawing import MOST_ARMS, looks
 from anywire_experiment.report.findings import MOST_UNFOLDED, findings
 from anywire_experiment.report.intervals import MOST_ROWS
-from anywire_experiment.report.page import environment
+from anywire_experiment.report.templates import environment
 from anywire_experiment.report.summary import summary
 from anywire_experiment.report.tables import Table
 

@@ -101,7 +101,7 @@ def picture(results: Results, workload: str, name: str, arms: Sequence[str]) -> 
         figure.align_ylabels()
         legend(figure, above)
         told = "; ".join(f"{each.candidate}: {_in_words(each)}" for each in ratios)
-        image = svg(figure, name, f"{workload}: {meaning.title} in the order of the blocks", told)
+        image = svg(figure, name, f"{workload}: {meaning.title} and its ratios in the order of the run", told)
     caption = (
         f"Order of the blocks. Above: {meaning.title} of each block. Below: its ratio to {results.baseline}'s, with "
         f"the band in which a difference does not matter, less than {100 * results.margin:g} %; solid without marks: a "
