@@ -17,9 +17,10 @@ from anywire_experiment.report import missing, plots, run_order, sections
 from anywire_experiment.report.drawing import MOST_ARMS, looks
 from anywire_experiment.report.findings import MOST_UNFOLDED, findings
 from anywire_experiment.report.intervals import MOST_ROWS
-from anywire_experiment.report.templates import environment
 from anywire_experiment.report.summary import summary
 from anywire_experiment.report.tables import Table
+from anywire_experiment.report.templates import environment
+from anywire_experiment.statistics import Estimate
 
 TREE = plan_of(
     blocks=16, factors={"transport": ["zeromq", "dds", "http"]}, workloads={"one-client": {"requests": 80}}
@@ -51,19 +52,24 @@ def test_the_order_of_the_blocks_is_a_table_and_a_figure(results: Results) -> No
     table = run_order.table(results, "one-client")
     assert [row[0] for row in table.rows] == ["dds", "http"]
     assert all("drift" in row[-1] or "depend" in row[-1] for row in table.rows)
-    picture = run_order.picture(results, "one-client", "order", results.arms)
-    assert picture is not None
+    (picture,) = run_order.pictures(results, "one-client", "order", results.arms)
     assert "lag-1 correlation" in picture.caption
-    assert run_order.picture(results, "none", "order", results.arms) is None
+    assert run_order.pictures(results, "none", "order", results.arms) == []
 
 
-def test_a_drift_is_told_as_one(tmp_path: Path) -> None:
-    """One percent slower in each block, as with a leak."""
-    folder = fabricate(tmp_path, TREE, {"dds": Truth(factor=1.5)}, drift=0.002)
-    results = analysed(RawData(folder))
-    order = next(each.comparison.order for each in results.comparisons if each.candidate == "dds" and each.comparison)
-    leaking = msgspec.structs.replace(order, drifts=True, first=1.4, last=1.6)
-    assert "drifting, from a ratio of 1.40 to 1.60" in run_order._told(leaking)
+def test_a_drift_is_told_as_one(results: Results) -> None:
+    replace = msgspec.structs.replace
+    leaking = []
+    for each in results.comparisons:
+        if each.comparison is not None:
+            per_block = Estimate(1.01, 1.008, 1.012, 0.95)
+            order = replace(each.comparison.order, drifts=True, first=1.4, last=1.6, per_block=per_block)
+            each = replace(each, comparison=replace(each.comparison, order=order))
+        leaking.append(each)
+    told = replace(results, comparisons=leaking)
+    assert run_order.table(told, "one-client").rows[0][-1] == "drifting, from a ratio of 1.40 to 1.60"
+    (picture,) = run_order.pictures(told, "one-client", "order", results.arms)
+    assert "drift of +1.0 % per block" in picture.caption
 
 
 def test_what_is_missing_has_its_own_table(results: Results) -> None:

@@ -20,7 +20,7 @@ def of_workload(record: RawData, results: Results, workload: str, name: str) -> 
     arms = arms_drawn(results)
     sampled: list[Metric] = [each for each in record.metrics(workload) if each in OF_REQUESTS]
     by_arm = [
-        run_order.picture(results, workload, f"{name}-order", arms),
+        *run_order.pictures(results, workload, f"{name}-order", arms),
         *(
             distributions.distribution(record, results, workload, metric, f"{name}-ecdf-{metric}", arms)
             for metric in sampled or (LATENCY,)

@@ -18,6 +18,10 @@ from anywire_experiment.report.tables import Table
 from anywire_experiment.statistics.run_order import RunOrder
 
 
+MOST_FURTHER = 3
+"""Metrics beside the first of a workload whose blocks are drawn."""
+
+
 def table(results: Results, workload: str) -> Table:
     """Of each ratio over the blocks whether they depend on each other, and whether it drifts."""
     found = [each for each in results.comparisons if each.workload == workload and each.comparison is not None]
@@ -60,12 +64,23 @@ def _told(order: RunOrder) -> str:
     return "; ".join(said) or "not shown to drift or to depend on each other"
 
 
-def picture(results: Results, workload: str, name: str, arms: Sequence[str]) -> Picture | None:
-    """The value of each block, and its ratio to the baseline's, of the first metric that is judged. None with fewer
-    than 2 blocks, and where nothing is compared."""
-    metric = main_metrics(results.comparisons).get(workload)
-    if metric is None:
-        return None
+def pictures(results: Results, workload: str, name: str, arms: Sequence[str]) -> list[Picture]:
+    """The first metric that is judged, and further ones of which some blocks are shown to drift or to depend on each
+    other. None where nothing is compared."""
+    main = main_metrics(results.comparisons).get(workload)
+    metrics = list(dict.fromkeys(each.metric for each in results.comparisons if _tells(each, workload)))
+    chosen = [main, *[each for each in metrics if each != main][:MOST_FURTHER]] if main is not None else []
+    made = [_picture(results, workload, metric, f"{name}-{metric}", arms) for metric in chosen]
+    return [each for each in made if each is not None]
+
+
+def _tells(each: ComparisonFigures, workload: str) -> bool:
+    if each.workload != workload or each.comparison is None:
+        return False
+    return each.comparison.order.drifts or each.comparison.order.depends
+
+
+def _picture(results: Results, workload: str, metric: str, name: str, arms: Sequence[str]) -> Picture | None:
     values = {
         each.arm: each.metrics[metric].values
         for each in results.figures
@@ -82,7 +97,7 @@ def picture(results: Results, workload: str, name: str, arms: Sequence[str]) -> 
     ]
     if not ratios:
         return None
-    arm_looks = looks(results.arms)
+    arm_looks = looks(arms)
     meaning = meaning_of(metric)
     with drawn(4.6) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
