@@ -159,8 +159,8 @@ def _sizes(found: Sequence[ComparisonFigures], *, with_level: bool) -> str:
     if len(found) <= MOST_PLACES:
         return _listed([f"by {_size(each, with_level and at == 0)} in {_place(each)}" for at, each in enumerate(found)])
     ordered = sorted(found, key=_apart)
-    least, most = f"{_size(ordered[0], with_level)} in {_place(ordered[0])}", _size(ordered[-1], with_level=False)
-    return f"by {least} at least and {most} in {_place(ordered[-1])} at most, of {len(found)}"
+    least, most = (f"{_size(ordered[at], with_level and at == 0)} in {_place(ordered[at])}" for at in (0, -1))
+    return f"in {len(found)} cases, by {least} to {most}"
 
 
 def _apart(each: ComparisonFigures) -> float:
