@@ -30,6 +30,7 @@ from anywire.roles.config_schema import config_schema
 from anywire_service_deliberation.stores import BUILT_IN, PACKAGES, store_class
 from errors_page import errors_page
 from http_page import http_page, openapi_text
+from record_tables_page import record_tables_page
 from tables import row, table
 
 ROOT = Path(__file__).parents[1]
@@ -286,6 +287,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "http.md": http_page(NOTE),
         REFERENCE / "openapi.json": openapi_text(),
         REFERENCE / "errors.md": errors_page(NOTE),
+        REFERENCE / "record-tables.md": record_tables_page(NOTE),
     }
 
 

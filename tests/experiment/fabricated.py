@@ -213,6 +213,7 @@ def _workload(
         "spent_tokens": [truth.tasks * 10] * count,
         "session": [None] * count,
         "turn": [None] * count,
+        "offered": [None] * count,
     } | {f"stage_{stage}_ns": at for stage, at in stages.items()}
     return pa.table({field.name: pa.array(columns[field.name]).cast(field.type) for field in SAMPLES}, schema=SAMPLES)
 

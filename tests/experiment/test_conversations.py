@@ -308,3 +308,29 @@ def test_a_session_is_cut_within_a_turn() -> None:
     session = Session(0, 0.0, (Turn(0, (ask,)), Turn(1, (ask, ask, ask)), Turn(1, (ask,))))
     assert [len(each.asks) for each in session.cut_to(3).turns] == [1, 2]
     assert session.cut_to(9) == session
+
+
+async def test_the_system_is_told_which_session_a_request_belongs_to(tmp_path: Path) -> None:
+    names: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        names.append(request.headers.get("x-anywire-session", ""))
+        return await whole(request)
+
+    await measured(tmp_path, handler, {"requests": 6, "conversation": TALK}, warm_up=3)
+    assert names == ["w-warm_up-0"] * 3 + ["w-measured-0"] * 3 + ["w-measured-1"] * 3
+    names.clear()
+    await measured(tmp_path, handler, {"requests": 2})
+    assert names == ["", ""]
+
+
+@pytest.mark.parametrize("arrivals", [{"kind": "closed", "clients": 3}, {"kind": "poisson", "rate": 50}])
+async def test_a_workload_that_ends_by_time_waits_for_no_pause_and_begins_nothing(
+    tmp_path: Path, arrivals: dict[str, Any]
+) -> None:
+    server = Server()
+    load = {"arrivals": arrivals, "seconds": 0.2, "conversation": {"turns": 3, "think": 1000}}
+    async with asyncio.timeout(60):
+        table = await measured(tmp_path, server.answer, load)
+    assert table.num_rows == len(server.asked) > 0
+    assert set(table["turn"].to_pylist()) == {0}

@@ -21,9 +21,11 @@ CHAT = "/v1/chat/completions"
 
 
 @asynccontextmanager
-async def engine(first: float = 0.0, each: float = 0.0, slots: int = 0) -> AsyncIterator[httpx.AsyncClient]:
+async def engine(
+    first: float = 0.0, each: float = 0.0, slots: int = 0, whole: float | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of one that listens in this process."""
-    made = Engine(Pace(first, each, slots))
+    made = Engine(Pace(first, each, slots, whole))
     server = await asyncio.get_running_loop().create_server(lambda: Connection(made), "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     async with httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=PATIENCE, trust_env=False) as client:
@@ -68,10 +70,15 @@ async def test_tokens_come_at_their_times() -> None:
         began = loop.time()
         await client.post(CHAT, json=asked())
         took = loop.time() - began
+    async with engine(first=5.0, whole=0.0) as client:
+        began = loop.time()
+        await client.post(CHAT, json=asked())
+        at_once = loop.time() - began
     tokens = times[1:]  # the first event has the role and no text
     assert len(tokens) == 5
     assert all(at >= 0.05 + 0.02 * number - 0.002 for number, at in enumerate(tokens))
     assert took >= 0.05 + 4 * 0.02 - 0.002, "a whole answer comes with its last token"
+    assert at_once < 5.0, "or when it is told to"
 
 
 async def test_requests_beyond_the_slots_wait_in_order_and_a_reader_that_leaves_gives_its_slot_back() -> None:

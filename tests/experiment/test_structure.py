@@ -10,7 +10,8 @@ import anywire_experiment
 PACKAGE = Path(anywire_experiment.__file__).parent
 PLAN = {
     *("arms", "balance", "companions", "config_tree", "faults", "objective", "orders", "plan", "plan_faults"),
-    *("plan_files", "plan_levels", "programs", "systems", "trace_formats", "traffic", "validation", "workload"),
+    *("plan_files", "plan_levels", "programs", "saturation", "systems", "trace_formats", "traffic", "validation"),
+    *("workload",),
 }
 MAY = {
     **dict.fromkeys(PLAN, PLAN | {"exercises"}),
@@ -31,7 +32,9 @@ MAY = {
     "verified": {"analysis", "outcome", "record"},
     "frames": {"analysis", "record", "statistics", "verified"},
     "exports": {"analysis", "frames", "record", "report", "verified"},
-    "cli": PLAN | {"analysis", "exports", "fault_table", "outcome", "record", "report", "run"},
+    "gate": PLAN | {"analysis", "outcome", "record", "statistics", "verified"},
+    "dry_run": PLAN | {"analysis", "energy", "network", "record", "run", "statistics", "verified"},
+    "cli": PLAN | {"analysis", "dry_run", "exports", "fault_table", "gate", "outcome", "record", "report", "run"},
 }
 
 

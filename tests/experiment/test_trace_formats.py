@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -231,3 +232,10 @@ def test_a_plan_with_a_broken_trace_is_refused_before_it_runs(tmp_path: Path) ->
     plan.write_text("name: p\nworkloads:\n  w: {requests: 1, sizes: {file: t.csv}}\n")
     with pytest.raises(ConfigError, match="line 2"):
         load_plan(plan)
+
+
+def test_the_shipped_traces_are_those_that_their_script_makes() -> None:
+    made: dict[str, str] = runpy.run_path(str(SAMPLES / "make_traces.py"))["made"]()
+    assert len(made) == 3
+    for name, text in made.items():
+        assert (SAMPLES / name).read_text() == text, f"{name}: run make_traces.py"

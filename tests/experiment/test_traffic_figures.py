@@ -157,3 +157,18 @@ async def test_sessions_are_held_over_a_gateway_and_over_a_client_plane(tmp_path
         first = {each["session"]: each for each in rows if each["turn"] == 0}
         assert later
         assert all(each["prompt_chars"] > first[number]["prompt_chars"] for number, each in later.items())
+
+
+def test_the_first_token_is_that_of_streams_where_a_trace_has_whole_answers_among_them() -> None:
+    def rows(pieces: list[list[int]]) -> Measured:
+        given = [
+            {field.name: "" if field.type == pa.string() else None for field in SAMPLES}
+            | {"workload": "w", "phase": "measured", "index": at, "outcome": "ok", "piece_ns": each}
+            | {"intended_ns": 0, "first_ns": (at + 1) * MS, "done_ns": 9 * MS, "tokens": 2}
+            for at, each in enumerate(pieces)
+        ]
+        return Measured(_Cell(), pa.Table.from_pylist(given, schema=SAMPLES), "w")  # type: ignore[arg-type]
+
+    assert rows([[1], [], [1, 2]]).series("ttft").tolist() == [1, 3]
+    assert rows([[], []]).series("ttft").tolist() == [1, 2]
+    assert rows([]).series("ttft").size == 0

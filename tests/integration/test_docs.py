@@ -414,6 +414,20 @@ async def test_the_page_of_deliberations_works_as_written(reader: Reader) -> Non
     assert "## Critiques" in (reader.folder / "report.md").read_text()
 
 
+async def test_the_page_of_records_works_as_written(reader: Reader) -> None:
+    pytest.importorskip("pandas", reason="missing: pandas")
+    shared = {"factors": {"transport": ["memory", "tcp"]}, "workloads": {"one-client": {"requests": 60}}}
+    for seed, (name, blocks) in enumerate({"pilot": 6, "main": 20, "change": 20}.items()):
+        folder = reader.folder / "records" / name
+        metrics = ["latency", "failures"]
+        fabricate(folder, plan_of(name=name, blocks=blocks, seed=seed, metrics=metrics, **shared), spread=0.02)
+        report.write(folder)
+        seal(folder)
+    await reader.follow(DOCS / "how-to" / "use-a-record.md")
+    assert not reader.programs
+    assert (reader.folder / "paper/tables/all.tex").exists()
+
+
 def test_the_notebook_runs_as_it_is(tmp_path: Path) -> None:
     pytest.importorskip("pandas", reason="missing: pandas")
     record = tmp_path / "record"
@@ -473,6 +487,11 @@ async def test_faults_are_tried_as_their_page_says(reader: Reader) -> None:
 async def test_a_record_is_published_as_its_page_says(reader: Reader) -> None:
     reader.environment["XDG_CONFIG_HOME"] = str(reader.folder / "config")
     await reader.follow(DOCS / "how-to" / "publish-a-record.md")
+    assert not reader.programs
+
+
+async def test_systems_are_compared_as_their_page_says(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "compare-systems.md", "Try it")
     assert not reader.programs
 
 

@@ -60,6 +60,49 @@ def run(
 
 
 @app.command()
+def plan(
+    file: PlanFile,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Tell the cells, their order, the minutes and what can be shown. Starts nothing."
+        ),
+    ] = False,
+    earlier: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="A record of this plan or a pilot, which tells times and spreads."),
+    ] = None,
+    blocks: Annotated[
+        int | None, typer.Option("--blocks", min=1, max=1000, help="Repetitions, instead of the plan's.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Another value for a key of the plan, as YAML; may be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Print a plan with all its defaults, or with --dry-run what it will take. Exit status 1 if it cannot run here."""
+    import yaml
+
+    from anywire_experiment.plan import load_plan
+    from anywire_experiment.record.masking import masked
+
+    loaded = load_plan(file, [*(changes or ()), *([f"blocks={blocks}"] if blocks is not None else ())])
+    if not dry_run:
+        typer.echo(
+            yaml.safe_dump(masked(loaded.model_dump(mode="json")), sort_keys=False, allow_unicode=True), nl=False
+        )
+        return
+    from anywire_experiment.dry_run.forecast import forecast, told
+
+    found = forecast(loaded, earlier)
+    typer.echo(told(found))
+    if found.obstacles:
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(
     record: AnyRecord,
     out: Annotated[
@@ -81,15 +124,32 @@ def report(
 @app.command()
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="A record.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    second: Annotated[
+        Path | None, typer.Argument(metavar="B", help="Another one; with --fail-if it may be left out.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it too, as .html or .md.")
     ] = None,
+    baseline: Annotated[
+        str, typer.Option("--baseline", metavar="A|B", help="The record that the other is held against.")
+    ] = "A",
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if",
+            metavar="CONDITION",
+            help='Exit with status 1 when it is shown, such as "slower > 5 %"; may be repeated. Of A alone: on the '
+            "comparisons of its plan.",
+        ),
+    ] = None,
 ) -> None:
-    """Verify two records and put them side by side."""
-    from anywire_experiment.outcome import compared
+    """Verify two records and put them side by side. Exit status 1 for a condition of --fail-if, 2 for a wrong one."""
+    from anywire_experiment.gate.told import check_compared
 
-    typer.echo(compared(first, second, out))
+    text, breached = check_compared(first, second, out, baseline, fail_if or ())
+    typer.echo(text)
+    if breached:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -200,7 +260,7 @@ def reproduce(
     sign: Sign = None,
 ) -> None:
     """Run the plan of a record again, here and now. Both records are put side by side."""
-    from anywire_experiment.outcome import check
+    from anywire_experiment.outcome import check, compared
     from anywire_experiment.record.compact import SUFFIX, opened
     from anywire_experiment.record.folder import GIVEN, runnable_plan_of
 
@@ -208,7 +268,7 @@ def reproduce(
     target = out or record.with_name(f"{record.resolve().name.removesuffix(SUFFIX)}-again")
     with opened(record) as (folder, _):
         _run(runnable_plan_of(folder), folder / GIVEN, target, sign)
-    compare(record, target)
+    typer.echo(compared(record, target))
 
 
 @app.command()

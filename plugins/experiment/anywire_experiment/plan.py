@@ -58,11 +58,13 @@ Metric = Literal[
     "goodput",
     "attainment",
     "fairness",
+    "capacity",
     "notice",
     "recovery",
     "failures",
     "quality",
     "spent_tokens",
+    "cpu_per_request",
     "energy_per_request",
     "energy_per_token",
 ]
@@ -71,13 +73,15 @@ one stream. ``wait``: receipt by the orchestrator to sending to an agent, or to 
 before. These four in ms; of each block the plan's ``statistic``. ``urgent_wait``: the mean of ``wait``, of the highest
 priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines and the plan's
 objective, per second of the time in which requests came; ``attainment``: their share of all requests. ``fairness``:
-Jain's index of the tokens of tenants that waited (`Measured.jain`).
+Jain's index of the tokens of tenants that waited (`Measured.jain`). ``capacity``: requests per second that are borne,
+where they are searched (`anywire_experiment.saturation`).
 ``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the first thing that the
 orchestrator tells of it: an agent or link that is lost, an attempt that fails, a breaker. ``recovery``: ms
 from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
 ``failures``: share of requests without a whole answer. ``quality``: share of exercises that were answered right, of all
 that were asked. ``spent_tokens``: tokens of prompts and answers per request, those of the tasks that a service asked
-agents for included. ``energy_per_request`` and ``energy_per_token``: joules that the machine took, per whole answer and
+agents for included. ``cpu_per_request``: ms of processor time of the system, per whole answer, without companions that
+serve all arms alike. ``energy_per_request`` and ``energy_per_token``: joules that the machine took, per whole answer and
 per token of these."""
 
 

@@ -38,7 +38,7 @@ from anywire_experiment.programs import Program, ReadyAt, is_absolute, own_names
 
 SYSTEM = "system"
 """The factor whose levels are systems, and the process of one that is not Anywire's."""
-KNOWN_TO_ANYWIRE = ("wait", "urgent_wait", "fairness", "notice")
+KNOWN_TO_ANYWIRE = ("wait", "urgent_wait", "fairness", "notice", "spent_tokens")
 """Metrics that Anywire's orchestrator tells, and nobody else."""
 
 HeaderName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9-]+$", max_length=64)]

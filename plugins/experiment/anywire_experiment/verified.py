@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -15,16 +15,15 @@ from anywire_experiment.analysis.results import Results
 from anywire_experiment.record.manifest import FORMAT, MANIFEST, RESULTS, read_manifest
 
 
-def verified(path: Path) -> tuple[RawData, Results]:
-    """What was measured, and what it comes to, of the record at ``path``, a folder or a published file: the folder that
-    is made of a file is there as long as the raw data are. Raises `RecordError` for a record that is not what was
-    sealed, and for none. Of one that was never sealed, was published, or is of another format, the figures are computed
-    anew."""
-    with ExitStack() as opened:
-        folder = opened.enter_context(outcome.checked(path))
+@contextmanager
+def checked(path: Path) -> Iterator[tuple[RawData, Results]]:
+    """What was measured, and what it comes to, of the record at ``path``, a folder or a published file, for as long as
+    the context lasts. Raises `RecordError` for a record that is not what was sealed, and for none. Of one that was never
+    sealed, was published, or is of another format, the figures are computed anew."""
+    with outcome.checked(path) as folder:
         raw = RawData(folder)
-        weakref.finalize(raw, opened.pop_all().close)
-    if (folder / RESULTS).exists() and (folder / MANIFEST).exists() and read_manifest(folder).format == FORMAT:
-        # The check has found these figures to follow from the raw data.
-        return raw, msgspec.json.decode((folder / RESULTS).read_bytes(), type=Results)
-    return raw, analysed(raw)
+        if (folder / RESULTS).exists() and (folder / MANIFEST).exists() and read_manifest(folder).format == FORMAT:
+            # The check has found these figures to follow from the raw data.
+            yield raw, msgspec.json.decode((folder / RESULTS).read_bytes(), type=Results)
+        else:
+            yield raw, analysed(raw)

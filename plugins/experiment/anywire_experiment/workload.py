@@ -16,6 +16,7 @@ import pydantic
 
 from anywire_experiment.exercises.generated import KINDS, Kind
 from anywire_experiment.faults.in_plans import FaultKind
+from anywire_experiment.saturation import Search
 from anywire_experiment.traffic import LONGEST_PROMPT, MOST_BLOCK_TOKENS, Conversation, GivingUp, Sizes
 
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
@@ -105,7 +106,7 @@ class Trace(_Section):
         return blocks if moving else min(blocks, 1 + len(self.further))
 
 
-Arrivals = Annotated[Closed | Poisson | Bursts | Trace, pydantic.Field(discriminator="kind")]
+Arrivals = Annotated[Closed | Poisson | Bursts | Trace | Search, pydantic.Field(discriminator="kind")]
 
 
 class Prompts(_Section):
@@ -223,8 +224,12 @@ class Workload(_Section):
 
     @pydantic.model_validator(mode="after")
     def _ends(self) -> Workload:
-        if self.requests is None and self.seconds is None and not isinstance(self.arrivals, Trace):
+        if self.requests is None and self.seconds is None and not isinstance(self.arrivals, Trace | Search):
             raise ValueError("say when it ends: requests, seconds or both")
+        if isinstance(self.arrivals, Search):
+            for name in ("requests", "seconds", "conversation", "exercises", "fault", "cancel"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"a search for the rate that is borne has steps of its own: leave out `{name}`")
         if self.exercises is not None:
             if self.requests is None or self.seconds is not None:
                 raise ValueError(
@@ -251,6 +256,11 @@ class Workload(_Section):
         if self.fault is not None and self.seconds is not None and self.fault.at >= self.seconds:
             raise ValueError(f"the fault at {self.fault.at:g} s comes after the end at {self.seconds:g} s")
         return self
+
+    @property
+    def search(self) -> Search | None:
+        """The search for the rate that is borne; None where the rate is given."""
+        return self.arrivals if isinstance(self.arrivals, Search) else None
 
     def of_block(self, block: int) -> Workload:
         """As a block, counted from 1, has it: with its own part of a trace."""

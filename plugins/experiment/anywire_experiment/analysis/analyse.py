@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from anywire_experiment.analysis import lateness, steadiness
+from anywire_experiment.analysis import interactions, lateness, places, steadiness
 from anywire_experiment.analysis.blocks import Usable, median, typical, usable, values
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
@@ -19,7 +19,7 @@ from anywire_experiment.analysis.energy import energy_of
 from anywire_experiment.analysis.faults import fault_figures
 from anywire_experiment.analysis.goodput import ObjectiveFigures, objective_figures
 from anywire_experiment.analysis.headline import headline
-from anywire_experiment.analysis.interactions import interactions
+from anywire_experiment.analysis.interactions import interactions_of
 from anywire_experiment.analysis.lateness import lateness_of
 from anywire_experiment.analysis.measured import Measured, TenantRows
 from anywire_experiment.analysis.metrics import MEANINGS
@@ -41,7 +41,7 @@ from anywire_experiment.analysis.results import (
     Valued,
 )
 from anywire_experiment.analysis.steadiness import judged_together, steadiness_of
-from anywire_experiment.analysis.traffic import traffic_of
+from anywire_experiment.analysis.traffic import searches_of, traffic_of
 from anywire_experiment.arms import is_of_requests
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
 from anywire_experiment.record.cells import Cell
@@ -58,6 +58,7 @@ def analyse(folder: Path) -> Results:
 def analysed(record: RawData) -> Results:
     plan = record.plan
     judged = comparisons(record)
+    design, between = design_of(record), interactions_of(record)
     figures = judged_together([_arm(record, arm, workload) for workload in plan.workloads for arm in record.arms])
     return Results(
         format=FORMAT,
@@ -72,15 +73,21 @@ def analysed(record: RawData) -> Results:
         arms=record.arms,
         workloads=list(plan.workloads),
         headline=headline(judged, record.arms, plan.compared, plan.base_level, record.levels),
-        cautions=[*cautions_of(record), *lateness.told(figures), *steadiness.told(figures)],
+        cautions=[
+            *cautions_of(record),
+            *places.told(design),
+            *interactions.told(between),
+            *lateness.told(figures),
+            *steadiness.told(figures),
+        ],
         cells=[_cell(each) for each in record.cells],
         figures=figures,
         comparisons=judged,
         same_answers=_same_answers_of(record),
         paired_answers=_paired_answers(record),
         objective=plan.objective.told() if plan.objective is not None else "",
-        design=design_of(record),
-        interactions=interactions(record),
+        design=design,
+        interactions=between,
     )
 
 
@@ -141,6 +148,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         objective=_objective(record.plan, blocks),
         energy=energy_of(cells, blocks, workload),
         traffic=traffic_of(record.plan, blocks),
+        search=searches_of(record, blocks, workload),
         lateness=lateness_of(record, arm, workload),
         steady=steadiness_of(record, arm, workload),
     )

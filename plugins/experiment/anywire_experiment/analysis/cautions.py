@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from anywire_experiment.analysis import keeping_up
 from anywire_experiment.analysis.energy import cautions_of_energy
 from anywire_experiment.analysis.family import family_size, too_large
 from anywire_experiment.analysis.outside import outside_of_it
@@ -41,6 +42,7 @@ def cautions_of(record: RawData) -> list[str]:
         *_of_blocks(record),
         *too_large(record.plan, family_size(record)),
         *_of_bursts(record),
+        *keeping_up.told(record),
         *cautions_of_energy(record.cells),
         *record.plan.repeated_traces(),
         *outside_of_it(sessions_of(record.folder)),

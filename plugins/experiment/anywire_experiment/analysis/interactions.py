@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -17,11 +17,12 @@ from anywire_experiment.plan_faults import FAULT
 from anywire_experiment.statistics import Comparison, Estimate, Outcome, as_family, compare, verdict
 
 SAME, DIFFERS = "same", "differs"
+MOST_TOLD = 5
 Ratios = dict[int, float]
 """Candidate by baseline, by block."""
 
 
-def interactions(record: RawData) -> list[InteractionFigures]:
+def interactions_of(record: RawData) -> list[InteractionFigures]:
     """All of the plan's, judged together as one family; none with fewer than two factors of two levels."""
     made = [
         _interaction(record, workload, metric, candidate, factor, levels, others)
@@ -131,3 +132,11 @@ def _sentence(each: InteractionFigures, found: Comparison, outcome: str) -> str:
 def _seen(ratio: Estimate) -> str:
     limits = f"{100 * ratio.level:g} % interval {ratio.low:.3g} to {ratio.high:.3g}"
     return f"{ratio.value:.3g} times as large ({limits})"
+
+
+def told(found: Sequence[InteractionFigures]) -> Iterator[str]:
+    """What a reader must know: the ratios that are not the same at every level of another factor."""
+    differing = [each for each in found if each.outcome == DIFFERS]
+    yield from (each.sentence for each in differing[:MOST_TOLD])
+    if len(differing) > MOST_TOLD:
+        yield f"{len(differing) - MOST_TOLD} more ratios depend on the level of another factor; see the tables"

@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from anywire.fairness import Served, jain_index
 from anywire.stages import STAGES
+from anywire_experiment.analysis.capacity import capacity_of
 from anywire_experiment.analysis.energy import joules_per
 from anywire_experiment.analysis.goodput import Held, held
+from anywire_experiment.analysis.processor import milliseconds_per, system_seconds
 from anywire_experiment.analysis.sample_rows import Floats, column, in_time, waits_ms
 from anywire_experiment.objective import Objective
 from anywire_experiment.plan import OF_REQUESTS, Metric
 from anywire_experiment.record.cells import Cell, Event
+from anywire_experiment.saturation import Search
 from anywire_experiment.traffic import CANCELLED
 
 SPANS = {
@@ -95,8 +98,9 @@ class Measured:
         objective: Objective | None = None,
         *,
         streams: bool = False,
+        search: Search | None = None,
     ) -> None:
-        self._objective, self._streams = objective, streams
+        self._objective, self._streams, self._search = objective, streams, search
         chosen = pc.and_(pc.equal(samples["workload"], workload), pc.equal(samples["phase"], "measured"))
         self.rows = samples.filter(chosen).sort_by([("intended_ns", "ascending"), ("index", "ascending")])
         self.asked = self.rows
@@ -109,6 +113,7 @@ class Measured:
         self.failures = {each["values"]: int(each["counts"]) for each in counted}
         self.origins = Counter(origin for origin in self._failed["origin"].to_pylist() if origin)
         """How many failed by whose fault, of those for which somebody has said."""
+        self._cpu_seconds = system_seconds(cell, workload)
         self.joules = cell.workloads[workload].joules if workload in cell.workloads else {}
         self.began_ns = cell.workloads[workload].began_ns if workload in cell.workloads else 0
         self.events = [each for each in cell.events if each.workload == workload]
@@ -150,7 +155,7 @@ class Measured:
             case "latency":
                 return self._since_intended("done_ns")
             case "ttft":
-                return self._since_intended("first_ns")
+                return self._to_first_token()
             case "itl":
                 return self._per_token()
             case "wait":
@@ -165,6 +170,8 @@ class Measured:
             case "fairness":
                 index = self.jain()
                 return np.array([]) if index is None else np.array([index])
+            case "capacity":
+                return capacity_of(self.rows, self._search)
             case "throughput":
                 return self._rate(float(self.whole.num_rows))
             case "tokens_per_s":
@@ -181,6 +188,8 @@ class Measured:
             case "spent_tokens":
                 spent = self.rows["spent_tokens"].drop_null().to_numpy()
                 return np.array([spent.mean()]) if spent.any() else np.array([])
+            case "cpu_per_request":
+                return milliseconds_per(self._cpu_seconds, self.whole.num_rows)
             case "energy_per_request":
                 return joules_per(self.joules, self.whole.num_rows)
             case "energy_per_token":
@@ -268,6 +277,12 @@ class Measured:
         span = column(self.rows, "intended_ns").max() - self.began_ns if self.requests else 0
         useful = self.held().everything.sum()
         return np.array([useful / (span / 1e9)]) if span > 0 and self.began_ns else np.array([])
+
+    def _to_first_token(self) -> Floats:
+        """Of streams, where a trace has whole answers among them: these have no first token of their own."""
+        took = self._since_intended("first_ns")
+        streamed = pc.fill_null(pc.list_value_length(self.whole["piece_ns"]), 0).to_numpy() > 0
+        return took[streamed] if streamed.any() else took
 
     def _since_intended(self, end: str) -> Floats:
         took: Floats = (column(self.whole, end) - column(self.whole, "intended_ns")) / 1e6

@@ -31,9 +31,13 @@ MEANINGS: dict[Metric, Meaning] = {
     "fairness": Meaning("Jain's index of tenants that waited", "", True, ("fairer", "less fair")),
     "notice": Meaning("time to notice a fault", "ms", False, ("sooner", "later")),
     "recovery": Meaning("time to recover", "ms", False, ("sooner", "later")),
+    "capacity": Meaning("rate that is borne", "/s", True, ("higher", "lower")),
     "failures": Meaning("share of failed requests", "", False, ("fewer", "more")),
     "quality": Meaning("share answered right", "", True, ("right more often", "right less often")),
     "spent_tokens": Meaning("tokens per request", "", False, ("cheaper", "dearer")),
+    "cpu_per_request": Meaning(
+        "processor time per answer", "ms", False, ("cheaper in processor time", "dearer in processor time")
+    ),
     "energy_per_request": Meaning("energy per answer", "J", False, ("cheaper in energy", "dearer in energy")),
     "energy_per_token": Meaning("energy per token", "J", False, ("cheaper in energy", "dearer in energy")),
 }
@@ -49,6 +53,8 @@ def default_metrics(
     workload: Workload, objective: Objective | None = None, *, is_faulty: bool = False
 ) -> tuple[Metric, ...]:
     """What is judged when the plan does not say. ``is_faulty``: a factor of the plan is a fault."""
+    if workload.search is not None:
+        return ("capacity",)
     usual: tuple[Metric, ...] = ("latency", "notice", "recovery", "failures") if is_faulty else _usual(workload)
     return usual if objective is None else ("attainment", *usual)
 
@@ -65,6 +71,8 @@ def _usual(workload: Workload) -> tuple[Metric, ...]:
 
 def measurable(metric: Metric, workload: Workload, *, is_faulty: bool = False) -> bool:
     """Whether ``workload`` can have it at all: a plan's metrics are for all of its workloads."""
+    if workload.search is not None or metric == "capacity":
+        return workload.search is not None and metric == "capacity"
     if metric in ("notice", "recovery"):
         return is_faulty or workload.fault is not None
     if metric == "quality":

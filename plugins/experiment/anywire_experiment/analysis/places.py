@@ -14,6 +14,7 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import meaning_of, percent
 from anywire_experiment.balance import balance_of
 from anywire_experiment.plan import Metric
+from anywire_experiment.statistics import holm
 from anywire_experiment.statistics.place import FOUND, Layout, drawn_apart
 from anywire_experiment.statistics.samples import Estimate
 
@@ -37,13 +38,35 @@ def design_of(record: RawData) -> DesignFigures | None:
         [each.arm for each in sorted(whole, key=lambda cell: cell.order) if each.block == block]
         for block in sorted({each.block for each in whole})
     ]
-    balance = balance_of(orders, record.arms)
+    present = {arm for order in orders for arm in order}
+    balance = balance_of(orders, [arm for arm in record.arms if arm in present])
     places = [
         _place(record, workload, metric).figures
         for workload in record.plan.workloads
         for metric in record.metrics(workload)
+        if metric not in MAY_BE_ZERO
     ]
     return DesignFigures(balance, balance.told(), places)
+
+
+def told(design: DesignFigures | None) -> Iterator[str]:
+    """What a reader must know, a sentence for each metric for which it matters what ran directly before, all metrics
+    and workloads judged together."""
+    places = [] if design is None else design.places
+    tested = [(each, p) for each in places if (p := _carry_over(each)) is not None]
+    if not tested:
+        return
+    for (each, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
+        if p <= FOUND:
+            yield (
+                f"under {each.workload} the {meaning_of(each.metric).title} of an arm depends on which arm ran directly "
+                f"before it (p = {p:.2g}): something is left behind, such as heat, caches or ports; the balanced "
+                "order lets it fall on all arms alike, and intervals are wider for it"
+            )
+
+
+def _carry_over(of: PlaceFigures) -> float | None:
+    return of.effects.p_carry_over if of.effects is not None else None
 
 
 def without_place(
@@ -111,13 +134,17 @@ def _found(record: RawData, workload: str, metric: Metric) -> _Place:
         return unknown("fewer than two arms have it")
     if min(known.values()) <= 0.0:
         return unknown("a block's value is 0, so there is no ratio")
-    places = [order[each] for each in known]
-    layout = Layout(
-        [block for _, block in known],
-        [arms[arm] for arm, _ in known],
-        places,
-        [arms.get(at.get((block, order[arm, block] - 1), ""), -1) for arm, block in known],
-    )
+    key = ("layout", *(f"{arm} {block}" for arm, block in known))
+    if key not in record.computed:
+        # Metrics mostly have the same cells, and with many arms it takes seconds.
+        record.computed[key] = Layout(
+            [block for _, block in known],
+            [arms[arm] for arm, _ in known],
+            [order[each] for each in known],
+            [arms.get(at.get((block, order[arm, block] - 1), ""), -1) for arm, block in known],
+        )
+    layout = record.computed[key]
+    assert isinstance(layout, Layout)
     if not layout.is_estimable:
         return unknown("the places cannot be told apart from arms and blocks")
     if layout.degrees < FEWEST_DEGREES:

@@ -93,6 +93,8 @@ class RawData:
         if cell.state != "completed":
             return f"the cell of {arm} failed"
         found = self._measured[block, arm][workload]
+        if metric == "capacity":
+            return f"{arm} was not seen to bear one rate and not to bear another (see the table Saturation)"
         if metric in OF_REQUESTS and found.series(metric).size >= fewest_samples(self.plan.statistic):
             share = f"{100 * found.failed / found.requests:.3g} %"
             return f"{share} of the requests of {arm} failed, so that the {self.plan.statistic} of all lies among them"
@@ -110,7 +112,7 @@ class RawData:
         if cell.state == "completed":
             samples = read_samples(folder)
             self._measured[cell.block, cell.arm] = {
-                name: Measured(cell, samples, name, self.plan.objective, streams=each.stream)
+                name: Measured(cell, samples, name, self.plan.objective, streams=each.stream, search=each.search)
                 for name, each in self.plan.workloads.items()
             }
 

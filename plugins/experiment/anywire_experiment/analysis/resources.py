@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from anywire_experiment.analysis.measured import Measured
-from anywire_experiment.record.cells import LOAD, Cell
+from anywire_experiment.analysis.processor import outside_the_system
+from anywire_experiment.record.cells import Cell
 
 SYSTEM = "the system"
 """All processes but the load generator and companions that serve every arm alike: orchestrator, agents, the other
@@ -30,7 +31,7 @@ def resources(cells: Sequence[Cell], blocks: Mapping[int, Measured], workload: s
     rss: dict[str, list[float]] = {}
     wire: list[float] = []
     for cell in cells:
-        beside = {LOAD, *(name for name, each in cell.processes.items() if each.shared)}
+        beside = outside_the_system(cell)
         run, answers = cell.workloads[workload], blocks[cell.block].whole.num_rows
         if answers:
             for process, seconds in _with_sum(run.cpu_seconds, beside).items():

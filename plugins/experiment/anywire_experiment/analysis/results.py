@@ -175,6 +175,18 @@ class TrafficFigures(msgspec.Struct, frozen=True):
     not_asked: int
 
 
+class SearchFigures(msgspec.Struct, frozen=True):
+    """How the searches of one arm for the rate that it bears have ended: blocks in which it was ``found``, in which all
+    rates of the plan were borne (``too_low``) or none (``too_high``), or in which the load generator could not send more
+    (``generators``); and the steps of all blocks."""
+
+    found: int
+    too_low: int
+    too_high: int
+    generators: int
+    steps: int
+
+
 class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """One arm under one workload. ``failures`` counts failed requests by code, ``origins`` by who failed, as far as
     that was told, and ``failed_share`` is their share of all with its interval over blocks, None without requests.
@@ -213,6 +225,8 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """None where no energy was counted."""
     traffic: TrafficFigures | None = None
     """None where requests do not depend on each other, and none is given up."""
+    search: SearchFigures | None = None
+    """None where no rate is searched."""
     lateness: LatenessFigures | None = None
     steady: SteadyFigures | None = None
     """None where the load is not meant to be even: a trace, bursts, a fault."""

@@ -30,18 +30,21 @@ FIRST, LAST = 0.2, 0.5
 
 
 def is_even(workload: Workload) -> bool:
-    """Whether the load is meant to be the same from the start to the end, so that latencies could be steady."""
-    return workload.fault is None and isinstance(workload.arrivals, Closed | Poisson)
+    """Whether the load is meant to be the same from the start to the end, so that latencies could be steady. Sessions
+    begin with short histories, and go on with long ones."""
+    alike = workload.fault is None and workload.conversation is None
+    return alike and isinstance(workload.arrivals, Closed | Poisson)
 
 
 def steadiness_of(record: RawData, arm: str, workload: str) -> SteadyFigures | None:
     """Of one arm, not yet judged with the others (`judged_together`); None where the load is not even, or no block has
     enough whole answers."""
-    if not is_even(record.plan.workloads[workload]):
+    measured = record.measured(arm, workload)
+    if not is_even(record.plan.workloads[workload]) or any(each.fault() for each in measured.values()):
         return None
     blocks = {
         block: series
-        for block, each in record.measured(arm, workload).items()
+        for block, each in measured.items()
         if (series := _in_order(each)).size >= FEWEST_FOR_START and series.min() > 0.0
     }
     if not blocks:

@@ -1,7 +1,8 @@
-"""What became of sessions, and of requests that their clients were meant to give up."""
+"""What became of sessions, of requests that their clients were meant to give up, and of searches for a rate."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -9,10 +10,13 @@ import numpy as np
 import pyarrow.compute as pc
 
 from anywire_experiment.analysis.blocks import median
+from anywire_experiment.analysis.capacity import bracket_of, steps_of
 from anywire_experiment.analysis.measured import Measured
-from anywire_experiment.analysis.results import TrafficFigures
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.results import SearchFigures, TrafficFigures
 from anywire_experiment.analysis.sample_rows import Floats, column
 from anywire_experiment.plan import Plan
+from anywire_experiment.saturation import Search
 from anywire_experiment.traffic import NOT_ASKED
 
 
@@ -38,6 +42,21 @@ def held_sessions(measured: Measured) -> Sessions:
     broken[inverse[pc.not_equal(rows["outcome"], "ok").to_numpy()]] = True
     counts = np.bincount(inverse).astype(np.float64)
     return Sessions(int(numbers.size), counts, ((end - begin) / 1e6)[~broken])
+
+
+def searches_of(record: RawData, blocks: Mapping[int, Measured], workload: str) -> SearchFigures | None:
+    """None where no rate is searched."""
+    process = record.plan.workloads[workload].arrivals
+    if not isinstance(process, Search) or not blocks:
+        return None
+    brackets = [bracket_of(each.rows, process) for each in blocks.values()]
+    return SearchFigures(
+        found=sum(each.capacity is not None for each in brackets),
+        too_low=sum(each.borne > 0 and math.isinf(each.not_borne) for each in brackets),
+        too_high=sum(not each.borne for each in brackets),
+        generators=sum(each.borne > 0 and each.is_generators for each in brackets),
+        steps=sum(len(steps_of(each.rows)) for each in blocks.values()),
+    )
 
 
 def traffic_of(plan: Plan, blocks: Mapping[int, Measured]) -> TrafficFigures | None:

@@ -15,8 +15,9 @@ from anywire_experiment.analysis.results import Results
 from anywire_experiment.exports import data, figures, tables
 from anywire_experiment.frames import tables_of
 from anywire_experiment.record.manifest import MANIFEST, fingerprint
+from anywire_experiment.record.signature import told
 from anywire_experiment.record.storage import RecordError
-from anywire_experiment.verified import verified
+from anywire_experiment.verified import checked
 
 Format = Literal["parquet", "csv", "latex", "svg", "pdf"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -43,7 +44,11 @@ def export(folder: Path, out: Path, formats: Collection[Format] = FORMATS) -> li
 
     Raises `RecordError` for a record that is not what was sealed, for none, and where ``out`` cannot be written.
     """
-    raw, results = verified(folder)
+    with checked(folder) as (raw, results):
+        return _written(raw, results, out, formats)
+
+
+def _written(raw: RawData, results: Results, out: Path, formats: Collection[Format]) -> list[Path]:
     written: dict[Path, str] = {}
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -80,5 +85,6 @@ def _origin(raw: RawData, results: Results, hashes: Mapping[str, str]) -> dict[s
         "question": results.question,
         "raw_data_sha256": fingerprint(raw.folder),
         "sealed": (raw.folder / MANIFEST).exists(),
+        "signature": told(raw.folder),
         "files": hashes,
     }

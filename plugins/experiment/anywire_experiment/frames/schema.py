@@ -61,6 +61,7 @@ _OF_SAMPLES = {
     "right": ("", "whether the exercise was answered right; null where there is none"),
     "session": ("", "session of the request, from 0 in each phase; null where it depends on no other request"),
     "turn": ("", "turn of the session, from 0; requests of one turn are sent at once"),
+    "offered": ("1/s", "rate of its step where the rate that is borne is searched, else null"),
     "stages_comparable": ("", "whether the stages of orchestrator and agent are of one clock"),
     "tenant": ("", "tenant of the request"),
     "tasks": ("", "tasks that agents were asked for"),

@@ -18,7 +18,7 @@ from anywire_experiment.frames.schema import LEVEL, SCHEMAS, schema_of
 from anywire_experiment.record.cells import LOAD, Cell
 from anywire_experiment.record.folder import cell_folder
 from anywire_experiment.statistics import Estimate
-from anywire_experiment.verified import verified
+from anywire_experiment.verified import checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,8 @@ class Tables(NamedTuple):
 def load(record: str | Path) -> Tables:
     """The tables of a record, a folder or a published file. It is verified first; one that was never sealed, or has
     another format, is taken as it is. Raises `RecordError` for a record that is not what was sealed, and for none."""
-    return tables_of(*verified(Path(record)))
+    with checked(Path(record)) as (raw, results):
+        return tables_of(raw, results)
 
 
 def tables_of(raw: RawData, results: Results) -> Tables:

@@ -12,7 +12,7 @@ from anywire_experiment.trace_formats import Arrival, read_trace
 from anywire_experiment.workload import Bursts, Poisson, Trace
 
 
-def arrivals(process: Poisson | Bursts | Trace, rng: np.random.Generator, folder: Path) -> Iterator[Arrival]:
+def arrivals(process: Poisson | Bursts | Trace, rng: np.random.Generator, folder: Path = Path()) -> Iterator[Arrival]:
     """In order of time; endless but for a trace. Raises `ConfigError` for a trace that cannot be read."""
     match process:
         case Poisson():

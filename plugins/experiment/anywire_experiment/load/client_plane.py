@@ -48,7 +48,13 @@ class ClientPlaneTarget(Target):
 
     async def ask(self, question: Question) -> Answer:
         submission = Submission(
-            "chat", question.model, question.body.decode(), question.stream, question.priority, question.timeout_s
+            "chat",
+            question.model,
+            question.body.decode(),
+            question.stream,
+            question.priority,
+            question.timeout_s,
+            session=question.session_name,
         )
         answer = Answer(sent_ns=time.monotonic_ns())
         texts: list[str] = []

@@ -73,8 +73,11 @@ class Conversations:
                 task.add_done_callback(under_way.discard)
             await asyncio.gather(*under_way)
 
+    def _goes_on(self) -> bool:
+        return time.monotonic_ns() < self._until_ns and self._asking.goes_on()
+
     async def _client(self, number: int, tenant: str, alarms: Alarms) -> None:
-        while self._asking.goes_on() and (session := next(self._found, None)) is not None:
+        while self._goes_on() and (session := next(self._found, None)) is not None:
             talk = _Talk(self._asking, session, self._prompts, tenant)
             questions = talk.questions()
             await self._hold(talk, questions, time.monotonic_ns(), number, alarms)
@@ -87,7 +90,8 @@ class Conversations:
                 questions = talk.questions()
                 # Without a pause the turn is due when it is ready, as in any closed loop.
                 due_ns = due_ns + round(turn.pause_s * 1e9) if turn.pause_s else time.monotonic_ns()
-                await alarms.until(due_ns)
+                if due_ns < self._until_ns:
+                    await alarms.until(due_ns)
             if due_ns >= self._until_ns or not asking.goes_on():
                 return
             answers = await asyncio.gather(*(asking.ask(each, asking.numbered(), client, due_ns) for each in questions))

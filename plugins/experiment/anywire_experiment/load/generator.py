@@ -22,13 +22,15 @@ from anywire_experiment.load.arrivals import arrivals
 from anywire_experiment.load.conversations import Conversations
 from anywire_experiment.load.prompts import PromptMaker
 from anywire_experiment.load.rows import Answer, Asked, Phase, Rows
+from anywire_experiment.load.searching import Searching
 from anywire_experiment.load.sessions import sessions
 from anywire_experiment.load.shapes import Shapes
 from anywire_experiment.load.target import Question, Target, chat
 from anywire_experiment.load.timer import PreciseTimer
+from anywire_experiment.saturation import Search
 from anywire_experiment.trace_formats import Arrival
 from anywire_experiment.traffic import CANCELLED, NOT_ASKED
-from anywire_experiment.workload import Closed, Trace, Workload
+from anywire_experiment.workload import Closed, Poisson, Trace, Workload
 
 MAX_UNDER_WAY = 10_000
 """Requests of an open loop that may be under way at once; one more fails as ``generator_full``, unsent."""
@@ -154,11 +156,19 @@ class _Round:
         self._shape_rng = random.Random(f"{generator.seed}/{name}/{phase}/shapes")
         self._requests = self._failed = 0
         self._limit = 0.0
+        self._searching: Searching | None = None
 
     async def run(self, limit: float, seconds: float, began: Callable[[int], None] = lambda at_ns: None) -> Done:
         self._limit = limit
         process, workload = self._workload.arrivals, self._workload
         folder = self._generator.folder
+        if isinstance(process, Search) and self._phase == "measured":
+            began(time.monotonic_ns())
+            self._searching = Searching(process, self, self._rng)
+            await self._searching.run()
+            return Done(time.monotonic_ns(), self._requests, self._failed)
+        if isinstance(process, Search):
+            process = Poisson(rate=process.low)
         due: Iterable[Arrival] = itertools.repeat(Arrival(0.0))
         if not isinstance(process, Closed):
             due = arrivals(process, self._rng, folder)
@@ -178,7 +188,7 @@ class _Round:
             await asyncio.gather(*(self._client(number, until_ns) for number in range(process.clients)))
         else:
             moments = (list(group) for _, group in itertools.groupby(due, lambda each: each.at))
-            await self._schedule(moments, start_ns, seconds)
+            await self.schedule(moments, start_ns, seconds)
         return Done(time.monotonic_ns(), self._requests, self._failed)
 
     async def _client(self, number: int, until_ns: float) -> None:
@@ -191,7 +201,7 @@ class _Round:
                 return
             await self.ask(question, self.numbered(), number, intended_ns)
 
-    async def _schedule(self, moments: Iterator[list[Arrival]], start_ns: int, seconds: float) -> None:
+    async def schedule(self, moments: Iterator[list[Arrival]], start_ns: int, seconds: float) -> None:
         under_way: set[asyncio.Task[Answer]] = set()
         with PreciseTimer() as timer:
             for moment in moments:
@@ -244,7 +254,10 @@ class _Round:
             question.exercise,
             question.session,
             question.turn,
+            self._searching.offered if self._searching is not None else None,
         )
+        if self._searching is not None:
+            self._searching.came(intended_ns, answer)
         self._keep(asked, answer)
 
     def question(
@@ -279,6 +292,7 @@ class _Round:
             arrival.cancel_tokens if stream else 0,
             session,
             turn,
+            f"{self._name}-{self._phase}-{session}" if session is not None else "",
         )
 
 

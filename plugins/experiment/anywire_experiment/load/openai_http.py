@@ -76,6 +76,8 @@ class HttpTarget(Target):
             extra += f"x-anywire-priority: {question.priority}\r\n"
         if question.tenant:
             extra += f"x-anywire-tenant: {question.tenant}\r\n"
+        if question.session_name:
+            extra += f"x-anywire-session: {question.session_name}\r\n"
         if question.deadline_s:
             extra += f"x-anywire-timeout: {question.deadline_s:g}\r\n"
         head = self._head("POST", "/chat/completions", extra)

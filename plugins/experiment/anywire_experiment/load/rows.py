@@ -54,7 +54,8 @@ class Answer(msgspec.Struct):
 
 class Asked(msgspec.Struct, frozen=True):
     """What is known of a request before its answer. ``session`` and ``turn`` are the columns of that name: numbers from
-    0 within the phase, null where a request depends on no other one; requests of a turn are sent at once."""
+    0 within the phase, null where a request depends on no other one; requests of a turn are sent at once. ``offered``
+    is the rate of its step where the rate that is borne is searched, else null."""
 
     workload: str
     phase: Phase
@@ -67,6 +68,7 @@ class Asked(msgspec.Struct, frozen=True):
     exercise: Exercise | None = None
     session: int | None = None
     turn: int | None = None
+    offered: float | None = None
 
 
 class Rows:

@@ -17,7 +17,7 @@ from anywire_experiment.workload import Workload
 class Question(msgspec.Struct):
     """A request made ready before its time. ``body`` is OpenAI's chat request, JSON. Its client gives it up
     ``give_up_s`` after sending, or once ``give_up_pieces`` of a stream are there; 0 for never. ``session`` and ``turn``
-    are numbers from 0, None where it depends on no other one."""
+    are numbers from 0, None where it depends on no other one; ``session_name`` is what the system is told."""
 
     model: str
     body: bytes
@@ -32,6 +32,7 @@ class Question(msgspec.Struct):
     give_up_pieces: int = 0
     session: int | None = None
     turn: int | None = None
+    session_name: str = ""
 
     @property
     def is_given_up(self) -> bool:

@@ -4,8 +4,9 @@
 
 It says "listens on http://HOST:PORT" once it does. An answer has as many tokens as the request asks for, words that
 follow from the last message alone, so that every system gets equal answers. The first token comes ``--ttft`` ms after a
-slot was free, each further one ``--itl`` ms after the one before; a stream has an event for each, an answer that is
-asked for whole comes with its last. Requests beyond ``--slots`` wait, in order.
+slot was free, each further one ``--itl`` ms after the one before (up to 1 ms later, which does not add up). A stream
+has an event for each. An answer that is asked for whole comes with its last, or ``--whole`` ms after a slot was free.
+Requests beyond ``--slots`` wait, in order.
 """
 
 from __future__ import annotations
@@ -38,11 +39,14 @@ def main() -> None:
     parser.add_argument("--ttft", type=_ms, default=0.0, help="ms to the first token; default: 0")
     parser.add_argument("--itl", type=_ms, default=0.0, help="ms from token to token; default: 0")
     parser.add_argument(
+        "--whole", type=_ms, help="ms to an answer that is asked for whole; default: as long as its tokens take"
+    )
+    parser.add_argument(
         "--slots", type=int, default=0, help="requests that are answered at once; default: 0, any number"
     )
     given = parser.parse_args()
     try:
-        asyncio.run(serve(given.host, given.port, Pace(given.ttft, given.itl, max(0, given.slots))))
+        asyncio.run(serve(given.host, given.port, Pace(given.ttft, given.itl, max(0, given.slots), given.whole)))
     except OSError as error:
         sys.exit(f"cannot listen on {given.host}:{given.port}: {error.strerror}")
 

@@ -56,6 +56,11 @@ class Text:
         self._given = 0
 
     @property
+    def is_new(self) -> bool:
+        """Whether no token was given yet."""
+        return not self._given
+
+    @property
     def is_over(self) -> bool:
         """Whether all tokens were given."""
         return self._given == self.tokens

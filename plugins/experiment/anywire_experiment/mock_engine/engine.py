@@ -10,11 +10,13 @@ from anywire_experiment.mock_engine.answers import Asked, Text
 
 
 class Pace(NamedTuple):
-    """Seconds to the first token and from token to token, and requests that are answered at once, 0 for any number."""
+    """Seconds to the first token and from token to token, requests that are answered at once, 0 for any number, and
+    seconds to an answer that is asked for whole, None for as long as its tokens take."""
 
     first: float
     each: float
-    slots: int
+    slots: int = 0
+    whole: float | None = None
 
 
 class Reader(Protocol):
@@ -66,11 +68,10 @@ class Answer:
 
     def begin(self) -> None:
         self.began = True
-        self._due = self._loop.time() + self._pace.first
-        if self._stream:
-            self._reader.send(self._text.begin())
-        else:
-            self._due += self._pace.each * (self._text.tokens - 1)
+        pace, now = self._pace, self._loop.time()
+        self._due = now + pace.first
+        if not self._stream:
+            self._due = now + pace.whole if pace.whole is not None else self._due + pace.each * (self._text.tokens - 1)
         self._wait()
 
     def stop(self) -> None:
@@ -90,7 +91,8 @@ class Answer:
         if not self._stream:
             self._reader.end(self._text.whole())
             return
-        self._reader.send(self._text.token())
+        first = self._text.begin() if self._text.is_new else b""
+        self._reader.send(first + self._text.token())
         if self._text.is_over:
             self._reader.end(self._text.end())
             return

@@ -204,6 +204,8 @@ def _read(content: bytes) -> tuple[Head, dict[str, bytes], dict[str, pa.Table]]:
         length += size
     if len(files) != length or any(not 0 <= number < len(contents) for number in head.files.values()):
         raise ValueError("its files are not as long as they are said to be")
+    if sum(head.sizes[number] for number in head.files.values()) > MOST_BYTES:
+        raise ValueError(f"its files have more than {MOST_BYTES} bytes")
     tables: dict[str, pa.Table] = {}
     left = MOST_BYTES
     for each in head.tables:

@@ -46,6 +46,7 @@ LOAD_FIELDS = [
     pa.field("right", pa.bool_()),  # null where there is no exercise
     pa.field("session", pa.int64()),  # from 0 within a phase; null where a request depends on no other one
     pa.field("turn", pa.int32()),  # of the session, from 0; requests of one turn are sent at once
+    pa.field("offered", pa.float64()),  # requests per second of its step of a search for the rate that is borne
 ]
 STAGE_FIELDS = [pa.field(f"stage_{stage}_ns", pa.int64()) for stage in STAGES]
 LOADED = pa.schema(LOAD_FIELDS)
@@ -63,6 +64,6 @@ SAMPLES = pa.schema(
 """What the record holds."""
 ADDED = (
     *("deadline_s", "tenant", "origin", "exercise", "exercise_kind", "expected", "said", "right"),
-    *("tasks", "spent_tokens", "session", "turn"),
+    *("tasks", "spent_tokens", "session", "turn", "offered"),
 )
 """Columns that older records lack: they are read as null there."""

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from anywire_experiment.analysis.results import Results
-from anywire_experiment.report import design, energy, faults, missing, objective, quality, run_order, tables, traffic
+from anywire_experiment.report import (
+    design,
+    energy,
+    faults,
+    missing,
+    objective,
+    quality,
+    run_order,
+    saturation,
+    tables,
+    traffic,
+)
 
 
 def of_workload(results: Results, workload: str) -> list[tables.Table]:
@@ -16,7 +27,8 @@ def of_workload(results: Results, workload: str) -> list[tables.Table]:
     made += [design.interactions(results, workload)]
     made += [quality.quality(results, arms), quality.kinds(arms), quality.paired(results, workload)]
     made += [objective.objective(results, arms), tables.figures(results, arms), tables.percentiles(arms)]
-    made += [tables.failures(arms), faults.faults(arms), traffic.table(arms), tables.served(arms)]
+    made += [saturation.table(arms), tables.failures(arms), faults.faults(arms), traffic.table(arms)]
+    made += [tables.served(arms)]
     made += [tables.counters(arms), tables.stages(arms), tables.resources(arms), tables.wires(arms)]
     made += [energy.energy(arms), design.lateness(results, arms), design.steadiness(arms)]
     return [each for each in made if each.rows]

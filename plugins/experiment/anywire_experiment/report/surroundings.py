@@ -16,7 +16,8 @@ from anywire_experiment.record.storage import RecordError
 from anywire_experiment.report import traffic
 from anywire_experiment.report.numbers import size
 from anywire_experiment.report.tables import Table
-from anywire_experiment.workload import Bursts, Closed, Exercises, Poisson, Workload
+from anywire_experiment.saturation import Search
+from anywire_experiment.workload import Bursts, Closed, Exercises, Poisson, Trace, Workload
 
 TWO = frozenset({1})
 
@@ -39,10 +40,11 @@ def environment(record: RawData) -> list[Table]:
     if first.sources or first.installed:
         rows = [[name, str(each)] for name, each in (first.sources | first.installed).items()]
         note = (
-            "SHA-256 of the names and contents of a package's Python files, of a file, or of a companion's program. "
+            "SHA-256 of the names and contents of a package's Python files, of a file, or of a program; of a program "
+            "that a package brought, of that package's list of files with their hashes. "
             "Code of others, and what differs from Anywire's commit, is in the record's folder `sources`."
         )
-        tables.append(Table("Plugins and companions", ["What", "Source"], rows, note, TWO))
+        tables.append(Table("Plugins, companions and systems", ["What", "Source"], rows, note, TWO))
     links = [
         [cell.arm, str(cell.block), *_link(record, cell.block, cell.arm)]
         for cell in record.cells
@@ -97,21 +99,14 @@ def settings(record: RawData) -> list[tuple[str, Table]]:
 
 def about(workload: Workload) -> str:
     """What is asked of the system, in a sentence."""
-    match workload.arrivals:
-        case Closed(clients=clients):
-            load = f"{clients} client{'s' if clients > 1 else ''}, each sending its next request when answered"
-        case Poisson(rate=rate):
-            load = f"independent arrivals, {rate:g} per second"
-        case Bursts(size=count, every=every):
-            load = f"bursts of {count} every {every:g} s"
-        case trace:
-            load = f"replay of {trace.file.name} at {trace.speed:g} times its speed"
     ends = [
         f"{workload.requests} requests" if workload.requests else "",
         f"{workload.seconds:g} s" if workload.seconds else "",
     ]
-    until = " or ".join(each for each in ends if each) or "the trace's end"
-    answers = "streamed answers" if workload.stream else "whole answers"
+    until = " or ".join(each for each in ends if each)
+    load = _arrivals(workload)
+    if workload.search is None:
+        load += f", until {until or 'the end of the trace'}"
     through = "the gateway" if workload.through == "gateway" else "the client plane"
     fault = (
         f" Fault: {workload.fault.kind} at {workload.fault.at:g} s for {workload.fault.lasts:g} s."
@@ -119,9 +114,38 @@ def about(workload: Workload) -> str:
         else ""
     )
     return (
-        f"Load: {load}, until {until}; {answers} of {workload.max_tokens} tokens at most "
-        f"(temperature {workload.temperature:g}), through {through}.{_mixed(workload)}{fault}"
+        f"Load: {load}; {_answers(workload)} (temperature {workload.temperature:g}), through {through}."
+        f"{_mixed(workload)}{fault}"
     )
+
+
+def _arrivals(workload: Workload) -> str:
+    is_talk = workload.conversation is not None
+    match workload.arrivals:
+        case Closed(clients=clients):
+            then = "beginning its next session when the last one is over" if is_talk else "sending its next request"
+            return f"{clients} client{'s' if clients > 1 else ''}, each {then}{'' if is_talk else ' when answered'}"
+        case Poisson(rate=rate):
+            return f"independent arrivals{' of sessions' if is_talk else ''}, {rate:g} per second"
+        case Bursts(size=count, every=every):
+            return f"bursts of {count}{' sessions' if is_talk else ''} every {every:g} s"
+        case Search(low=low, high=high, seconds=seconds, precision=precision):
+            return (
+                f"independent arrivals in steps of {seconds:g} s, from {low:g} to at most {high:g} per second, until "
+                f"the rate that is borne is known within {percent(precision)}"
+            )
+        case Trace(file=file, speed=speed):
+            return f"replay of {file.name} at {speed:g} times its speed"
+
+
+def _answers(workload: Workload) -> str:
+    answers = "streamed answers" if workload.stream else "whole answers"
+    if isinstance(workload.arrivals, Trace):
+        return f"{answers} as long as the trace says"
+    sizes = workload.sizes
+    if sizes is not None and (sizes.answer is not None or sizes.file is not None):
+        return f"{answers} of drawn lengths"
+    return f"{answers} of {workload.max_tokens} tokens at most"
 
 
 def _mixed(workload: Workload) -> str:

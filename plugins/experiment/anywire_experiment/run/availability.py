@@ -28,9 +28,10 @@ def available(plan: Plan, told: Told) -> tuple[Plan, list[Arm], dict[str, str]]:
     arms = arms_of(plan)
     left_out: dict[str, str] = {}
     for arm in arms:
-        if why := _missing(arm):
+        if why := missing_program(arm):
             if not arm.system.optional:
-                raise ConfigError(f"the arm {arm.name} cannot be run: {why}; or let it be `optional: true`")
+                hint = "; or let it be `optional: true`" if SYSTEM in arm.levels else ""
+                raise ConfigError(f"the arm {arm.name} cannot be run: {why}{hint}")
             left_out[arm.levels[SYSTEM]] = why
     there = [each for each in arms if each.levels.get(SYSTEM) not in left_out]
     made, not_built = built(there, told.say)
@@ -38,7 +39,7 @@ def available(plan: Plan, told: Told) -> tuple[Plan, list[Arm], dict[str, str]]:
     for label, why in left_out.items():
         told.warned(f"the system {label} is left out: {why}")
     made = [each for each in made if each.levels.get(SYSTEM) not in left_out]
-    plan = _without(plan, left_out.keys()) if left_out else plan
+    plan = without(plan, left_out.keys()) if left_out else plan
     return _by_commits(plan, {each.levels[SYSTEM]: each.build.commit for each in made if each.build}), made, left_out
 
 
@@ -55,16 +56,16 @@ def _by_commits(plan: Plan, commits: Mapping[str, str]) -> Plan:
     return plan.model_copy(update={"factors": {**plan.factors, SYSTEM: levels}})
 
 
-def _missing(arm: Arm) -> str:
-    """Which program of its system is not there; empty when all are."""
+def missing_program(arm: Arm) -> str:
+    """Which program of its system or companions is not there; empty when all are."""
     program = arm.foreign.program if arm.foreign is not None else None
-    for name, each in programs_of(arm.system.companions, program):
+    for name, each in programs_of(arm.companions, program):
         if why := missing(each):
             return why if name == SYSTEM else f"companion {name}: {why}"
     return ""
 
 
-def _without(plan: Plan, labels: Collection[str]) -> Plan:
+def without(plan: Plan, labels: Collection[str]) -> Plan:
     """Without these systems. Raises `ConfigError` when too little is left to compare."""
     levels = tuple(each for each in plan.factors[SYSTEM] if each.label not in labels)
     if not levels:

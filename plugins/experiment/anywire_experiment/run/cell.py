@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import pyarrow as pa
 
-from anywire.errors import AnywireError, ConfigError
+from anywire.errors import AnywireError
 from anywire.identity import boot_id
 from anywire_experiment.arms import Arm, load_seed
 from anywire_experiment.energy.meter import Meter
@@ -28,6 +27,7 @@ from anywire_experiment.plan_faults import has_faults
 from anywire_experiment.record.cells import LOAD, SAMPLES_FILE, Cell, Event, WorkloadRun, join_samples, write_cell
 from anywire_experiment.record.environment import redacted
 from anywire_experiment.run import recorder
+from anywire_experiment.run.cores import placement
 from anywire_experiment.run.faults import CellFaults
 from anywire_experiment.run.foreign import Foreign
 from anywire_experiment.run.managed import CellFailed, Managed
@@ -41,19 +41,6 @@ _LOAD_GRACE = 5.0
 _NOTICE = 1.0
 _SILENCE = 6 * SIGN_OF_LIFE
 """How long the load generator may say nothing while it works."""
-
-
-def placement(plan: Plan) -> dict[str, list[int]]:
-    """The cores of the load generator and of the system, none for any. Raises `ConfigError`."""
-    usable = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
-    cut = len(usable) - max(1, len(usable) // 4)
-    automatic = {"load": usable[cut:], "system": usable[:cut]} if len(usable) > 1 else {"load": [], "system": []}
-    placed = {}
-    for name, wanted in (("load", plan.cpus.load), ("system", plan.cpus.system)):
-        if isinstance(wanted, list) and not set(wanted).issubset(usable):
-            raise ConfigError(f"cpus.{name}: {wanted} are not all cores that may be used here; those are {usable}")
-        placed[name] = wanted if isinstance(wanted, list) else automatic[name] if wanted == "auto" else []
-    return placed
 
 
 class CellRun:

@@ -72,7 +72,7 @@ class Foreign(Subject):
             return False
         finally:
             await target.close()
-        self.trouble = f"the first request: {answer.outcome}"
+        self.trouble = f"the first request: {answer.outcome if answer.outcome != 'ok' else 'an answer without text'}"
         return answer.outcome == "ok" and bool(answer.text)
 
     def _filled(self, text: str) -> str:

@@ -90,7 +90,7 @@ class ProgramProcess(Managed):
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         for each in self._family:
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.Error):
                 each.kill()
         self._family.clear()
         await asyncio.wait((reading,), timeout=_LAST_OUTPUT)

@@ -100,6 +100,8 @@ def for_revision(arm: Arm, config: Config, places: Mapping[str, Mapping[str, str
     tree["plugins"] = config.plugins
     tree["agent"] = {**tree.get("agent", {}), "id": config.agent.id}
     tree["server"] = {"port": config.server.port}
+    if arm.stand_in is not None:
+        tree["engine"] = config.engine.model_dump(mode="json", exclude_unset=True)
     if config.access.model_fields_set:
         tree["access"] = config.access.model_dump(mode="json", exclude_unset=True)
     return msgspec.json.encode(tree).decode()
@@ -162,7 +164,7 @@ def _build(arm: Arm, system: AnywireSystem, say: Callable[[str], None]) -> Build
             _check_out(repository, commit, folder / "tree")
             _install(folder / "tree", python, names, dict(elsewhere))
             complete.touch()
-    except OSError as error:
+    except (OSError, tarfile.TarError) as error:
         raise ConfigError(f"revision {system.revision} cannot be built: {error}") from error
     finally:
         os.close(lock)

@@ -23,7 +23,8 @@ from anywire_experiment.record.folder import Record, Session, Sessions, cells_of
 from anywire_experiment.record.sources import sources_of
 from anywire_experiment.record.storage import writing
 from anywire_experiment.run.availability import available
-from anywire_experiment.run.cell import CellRun, placement
+from anywire_experiment.run.cell import CellRun
+from anywire_experiment.run.cores import placement
 from anywire_experiment.run.expectations import expectations
 from anywire_experiment.run.faults import check_here
 from anywire_experiment.run.outside import outside
