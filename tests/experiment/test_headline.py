@@ -27,9 +27,7 @@ def found(
 ) -> ComparisonFigures:
     """A comparison with a baseline ``dds`` whose ratio is this, and that spreads by so much between blocks."""
     meaning = MEANINGS[metric_of(metric)]
-    comparison = compare(
-        [1.0] * BLOCKS, (ratio * np.exp(spread * (NOISE - np.median(NOISE)))).tolist(), margin=0.1
-    )
+    comparison = compare([1.0] * BLOCKS, (ratio * np.exp(spread * (NOISE - np.median(NOISE)))).tolist(), margin=0.1)
     said = verdict(comparison, larger_is_better=meaning.larger_is_better, words=meaning.words)
     return ComparisonFigures(
         workload=workload,

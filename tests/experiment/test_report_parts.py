@@ -22,9 +22,7 @@ from anywire_experiment.report.tables import Table
 from anywire_experiment.report.templates import environment
 from anywire_experiment.statistics import Estimate
 
-TREE = plan_of(
-    blocks=16, factors={"transport": ["zeromq", "dds", "http"]}, workloads={"one-client": {"requests": 80}}
-)
+TREE = plan_of(blocks=16, factors={"transport": ["zeromq", "dds", "http"]}, workloads={"one-client": {"requests": 80}})
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from anywire_experiment.analysis.results import ComparisonFigures
@@ -146,7 +147,7 @@ def _place(each: ComparisonFigures) -> str:
 def _places(found: Sequence[ComparisonFigures]) -> str:
     """Where it was found, the metric said once where it is the same."""
     told = [_place(found[0])]
-    for before, each in zip(found, found[1:], strict=False):
+    for before, each in pairwise(found):
         title = f"{meaning_of(each.metric).title} under "
         told.append(_place(each).removeprefix(title) if before.metric == each.metric else _place(each))
     if len(told) > MOST_PLACES:
