@@ -18,8 +18,8 @@ from anywire_experiment.record.manifest import FORMAT, MANIFEST, RESULTS, read_m
 @contextmanager
 def checked(path: Path) -> Iterator[tuple[RawData, Results]]:
     """What was measured, and what it comes to, of the record at ``path``, a folder or a published file, for as long as
-    the context lasts. Raises `RecordError` for a record that is not what was sealed, and for none. Of one that was never
-    sealed, was published, or is of another format, the figures are computed anew."""
+    the context lasts. Raises `RecordError` for a record that is not what was sealed, and for none. Of one that was
+    never sealed, was published, or is of another format, the figures are computed anew."""
     with outcome.checked(path) as folder:
         raw = RawData(folder)
         if (folder / RESULTS).exists() and (folder / MANIFEST).exists() and read_manifest(folder).format == FORMAT:
