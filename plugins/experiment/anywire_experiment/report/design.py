@@ -18,9 +18,6 @@ MOST_PLACES = 4
 MOST_INTERACTIONS = 40
 
 
-def of_workload(results: Results, workload: str, arms: list[ArmFigures]) -> list[Table]:
-    return [places(results, workload), interactions(results, workload), lateness(results, arms), steadiness(arms)]
-
 
 def places(results: Results, workload: str) -> Table:
     """What the place in a block did to each metric."""
