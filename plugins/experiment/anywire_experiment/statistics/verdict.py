@@ -128,7 +128,9 @@ def verdict(
             needed = None
             text = f"{said}: {seen} that depend on each other too much to be judged"
         else:
-            text = f"{said}: {seen}; a new run of {needed} blocks would decide with a chance of {100 * POWER:g} % or more"
+            text = (
+                f"{said}: {seen}; a new run of {needed} blocks would decide with a chance of {100 * POWER:g} % or more"
+            )
     else:
         said = direction
         text = f"{_amount(comparison, direction)} ({_interval(comparison.ratio)}; {_difference(comparison, unit)})"
