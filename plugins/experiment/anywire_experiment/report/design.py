@@ -18,7 +18,6 @@ MOST_PLACES = 4
 MOST_INTERACTIONS = 40
 
 
-
 def places(results: Results, workload: str) -> Table:
     """What the place in a block did to each metric."""
     design = results.design

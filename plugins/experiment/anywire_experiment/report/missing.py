@@ -15,7 +15,16 @@ def missing(results: Results, workload: str) -> Table:
     ]
     return Table(
         "What is missing",
-        ["Arm", "Metric", "Failed, baseline", "Failed, arm", "Blocks missing", "Change, at least", "At most", "Verdict"],
+        [
+            "Arm",
+            "Metric",
+            "Failed, baseline",
+            "Failed, arm",
+            "Blocks missing",
+            "Change, at least",
+            "At most",
+            "Verdict",
+        ],
         [
             [
                 each.candidate,
