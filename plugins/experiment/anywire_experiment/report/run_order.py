@@ -13,7 +13,7 @@ from anywire_experiment.analysis.headline import main_metrics
 from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.wording import meaning_of, percent
 from anywire_experiment.report.drawing import FAINT, INK, Look, Picture, drawn, legend, looks, svg, value_axis
-from anywire_experiment.report.numbers import NONE, number, p_value, percent_change
+from anywire_experiment.report.numbers import number, p_value, percent_change
 from anywire_experiment.report.tables import Table
 from anywire_experiment.statistics.run_order import RunOrder
 
