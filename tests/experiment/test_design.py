@@ -9,7 +9,13 @@ import pytest
 from tests.experiment.fabricated import Truth, fabricate, plan_of
 
 from anywire_experiment.analysis.analyse import analyse
+from anywire_experiment.analysis.design_figures import DesignFigures, PlaceFigures
+from anywire_experiment.analysis.places import told
 from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, Results
+from anywire_experiment.balance import Balance
+from anywire_experiment.report.design import places
+from anywire_experiment.statistics import Estimate
+from anywire_experiment.statistics.place import PlaceEffects
 
 THREE: dict[str, Any] = {"factors": {"transport": ["zeromq", "dds", "http"]}}
 TWO_FACTORS: dict[str, Any] = {"factors": {"transport": ["zeromq", "dds"], "agents": [1, 3]}}
@@ -85,6 +91,7 @@ def test_a_ratio_that_depends_on_the_other_factor_is_told(tmp_path: Path) -> Non
     assert differs.comparison is not None
     assert differs.comparison.ratio.low < 1.5 < differs.comparison.ratio.high
     assert "no one figure holds for both" in differs.sentence
+    assert differs.sentence in other.cautions
 
 
 def test_interactions_of_three_factors_hold_the_third_fixed(tmp_path: Path) -> None:
@@ -130,3 +137,25 @@ def test_a_load_that_is_not_even_is_not_asked_to_be_steady(tmp_path: Path) -> No
     workloads = {"w": {"requests": 300, "arrivals": {"kind": "bursts", "size": 10, "every": 1}}}
     results = analyse(fabricate(tmp_path / "r", plan_of(workloads=workloads), {"dds": Truth(start=2.0)}))
     assert all(each.steady is None for each in results.figures)
+
+
+def test_what_ran_before_is_told_where_it_matters_by_all_metrics_together() -> None:
+    effects = [Estimate(1.0, 0.9, 1.1, 0.95)] * 3
+    made = [
+        PlaceFigures("w", metric, PlaceEffects(36, effects, 0.5, p))
+        for metric, p in (("latency", 0.001), ("ttft", 0.04), ("itl", 0.6), ("throughput", None))
+    ]
+    balance = Balance(3, 12, [4, 4], [4, 4], [4, 4])
+    (said,) = told(DesignFigures(balance, balance.told(), [*made, PlaceFigures("w", "goodput", reason="a zero")]))
+    assert "under w the latency of an arm depends on which arm ran directly before it (p = 0.003)" in said
+    assert list(told(None)) == []
+
+
+def test_many_places_have_few_columns(tmp_path: Path) -> None:
+    factors = {"transport": ["zeromq", "dds"], "agents": [1, 2, 3]}
+    results = analyse(fabricate(tmp_path / "r", plan_of(factors=factors, workloads={"w": {"requests": 30}}), first=1.3))
+    table = places(results, "w")
+    assert table.head == ["Metric", "Place 1", "Place 6", "Most apart", "p", "p of what ran before", "Effect"]
+    (latency,) = table.rows
+    assert latency[3].startswith("place 1: +")
+    assert latency[-1] == "taken out"

@@ -151,7 +151,7 @@ def judged(ratios: list[float]) -> Comparison:
 
 
 def said(found: Comparison) -> str:
-    if found.blocks < FEWEST_BLOCKS:
+    if found.blocks < FEWEST_BLOCKS or found.order.too_dependent:
         return ""
     if found.p_equivalent <= ALPHA:
         return "equivalent"

@@ -76,6 +76,8 @@ _LINES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _HATCHES = ("", "///", "\\\\\\", "|||", "---", "xxx", "+++", "//", "\\\\")
 _LOOKS = [Look(*each) for each in zip((*ARM_COLORS, INK), _LINES, _MARKERS, _HATCHES, strict=True)]
+MOST_ARMS = len(_LOOKS)
+"""As many can be told apart in a figure, in black and white too."""
 
 
 def looks(arms: Sequence[str]) -> dict[str, Look]:
@@ -120,6 +122,12 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
         f'<title id="{name}-title">{html.escape(title)}</title><desc id="{name}-desc">{html.escape(description)}</desc>'
     )
     return labelled + told + text[len(opening) :]
+
+
+def legend(figure: Figure, axes: Axes) -> None:
+    """Above the figure, with lines and marks as they are drawn."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 4), fontsize=8, handlelength=3.6)
 
 
 def value_axis(axes: Axes, low: float, high: float, which: str) -> None:
