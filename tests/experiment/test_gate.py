@@ -20,7 +20,7 @@ from anywire_experiment.plan import Metric
 from anywire_experiment.record.manifest import seal
 from anywire_experiment.statistics.unpaired import Side
 
-TREE = plan_of(blocks=20, workloads={"one": {"requests": 60}, "two": {"requests": 60}}, metrics=["latency", "failures"])
+TREE = plan_of(blocks=16, workloads={"one": {"requests": 20}, "two": {"requests": 20}}, metrics=["latency", "failures"])
 
 
 def sealed(folder: Path, truths: dict[str, Truth], **members: object) -> Path:
