@@ -38,9 +38,9 @@ def missing(results: Results, workload: str) -> Table:
             for each, bounds in found
         ],
         "Failed: the share of requests without an answer. At least and at most: the change in the blocks that both "
-        "arms have, if the requests of one that failed had been as fast as the fastest answer and those of the other as "
-        "slow as their time allowed, and the other way round. A missing block may have had any ratio. A verdict is given "
-        "only where it is the same at both ends.",
+        "arms have, if the requests of one that failed had been as fast as the fastest answer and those of the other "
+        "as slow as their time allowed, and the other way round. A missing block may have had any ratio. A verdict is "
+        "given only where it is the same at both ends.",
         frozenset({1, 7}),
     )
 
