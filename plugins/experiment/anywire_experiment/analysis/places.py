@@ -60,8 +60,8 @@ def told(design: DesignFigures | None) -> Iterator[str]:
         if p <= FOUND:
             yield (
                 f"under {each.workload} the {meaning_of(each.metric).title} of an arm depends on which arm ran "
-                f"directly before it (p = {p:.2g}): something is left behind, such as heat, caches or ports; the balanced "
-                "order lets it fall on all arms alike, and intervals are wider for it"
+                f"directly before it (p = {p:.2g}): something is left behind, such as heat, caches or ports; the "
+                "balanced order lets it fall on all arms alike, and intervals are wider for it"
             )
 
 

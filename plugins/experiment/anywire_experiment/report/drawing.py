@@ -134,6 +134,8 @@ def value_axis(axes: Axes, low: float, high: float, which: str) -> None:
     """Of times: logarithmic where they span more than a factor of 8."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     set_limits = axes.set_xlim if which == "x" else axes.set_ylim
+    if low == high:
+        low, high = (0.9 * low, 1.1 * high) if high > 0 else (0.0, 1.0)
     if low > 0 and high / low > 8:
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
         set_limits(low / 1.1, high * 1.25)
