@@ -414,6 +414,7 @@ async def test_the_page_of_deliberations_works_as_written(reader: Reader) -> Non
     assert "## Critiques" in (reader.folder / "report.md").read_text()
 
 
+@pytest.mark.timeout(600)
 async def test_the_page_of_records_works_as_written(reader: Reader) -> None:
     pytest.importorskip("pandas", reason="missing: pandas")
     shared = {"factors": {"transport": ["memory", "tcp"]}, "workloads": {"one-client": {"requests": 20}}}
