@@ -155,7 +155,9 @@ def test_a_form_of_a_stranger_is_refused_and_does_no_harm(found: list[pa.Table],
         case "codings":
             column["codings"] = data.draw(st.lists(CODINGS.map(list), max_size=3))
         case "kind":
-            column["kind"] = data.draw(st.sampled_from(["int64", "int32", "string", "bool", "double", "times", "other"]))
+            column["kind"] = data.draw(
+                st.sampled_from(["int64", "int32", "string", "bool", "double", "times", "other"])
+            )
         case "decimals":
             column["decimals"] = data.draw(st.integers(-3, 12))
         case "nulls" | "sparse":

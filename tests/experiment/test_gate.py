@@ -180,7 +180,9 @@ def test_a_condition_goes_by_the_limit_and_not_by_the_value(text: str, found: Ev
 def test_of_several_only_what_is_shown_is_named() -> None:
     found = [evidence("latency", 0.2, 0.06, 0.3), evidence("ttft", 0.0, -0.1, 0.1), evidence("itl", reason="bursts")]
     (one,) = judged([condition("slower > 5 %")], found, 0.95)
-    assert one.breaches == ["a, w, latency: slower, +22.1 %, where more than 5 % fails (95 % interval for 3 tests together +6.2 % to +35.0 %)"]
+    assert one.breaches == [
+        "a, w, latency: slower, +22.1 %, where more than 5 % fails (95 % interval for 3 tests together +6.2 % to +35.0 %)"
+    ]
     assert one.rest.startswith("not shown of the other 1 of 3; a change of +")
     assert one.rest.endswith("1 of 3 could not be judged: a, w, time per token after the first: bursts")
 

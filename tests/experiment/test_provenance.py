@@ -177,4 +177,3 @@ def test_code_that_was_changed_is_a_caution_in_the_report(tmp_path: Path) -> Non
 def test_the_environment_tells_no_folder() -> None:
     found = environment([], {})
     assert "/" not in "".join(map(str, found.installed.values()))
-

@@ -270,9 +270,7 @@ def test_one_that_was_unpacked_by_other_versions_is_no_other_record(
         outcome.check(folder)
 
 
-def test_its_tables_and_what_is_exported_are_those_of_the_folder(
-    record: Path, published: Path, tmp_path: Path
-) -> None:
+def test_its_tables_and_what_is_exported_are_those_of_the_folder(record: Path, published: Path, tmp_path: Path) -> None:
     for path, out in ((record, tmp_path / "a"), (published, tmp_path / "b")):
         export(path, out, ["parquet"])
     names = sorted(each.relative_to(tmp_path / "a") for each in (tmp_path / "a").rglob("*") if each.is_file())

@@ -107,7 +107,9 @@ def test_what_the_load_generator_cannot_send_is_no_limit_of_the_system() -> None
     assert Bracket(40, 80, True).capacity is None
     own = step(50, 0.2, growth=0.2)
     assert bracket(search, [step(10, 0.2), step(40, 0.2), late, own]) == Bracket(40, 50, False)
-    assert bracket(search, [step(10, 0.2), own, late]) == Bracket(10, 50, False), "the lowest that was not borne decides"
+    assert bracket(search, [step(10, 0.2), own, late]) == Bracket(10, 50, False), (
+        "the lowest that was not borne decides"
+    )
 
 
 def test_a_capacity_outside_of_the_plan_s_rates_is_not_guessed() -> None:

@@ -151,7 +151,9 @@ def compared(first: Path, second: Path, target: Path | None = None) -> str:
     cannot be checked."""
     with opened(first) as one, opened(second) as other:
         given = (("A", first, one), ("B", second, other))
-        notes = [sentence for name, path, (folder, inside) in given for sentence in _checked(name, path, folder, inside)]
+        notes = [
+            sentence for name, path, (folder, inside) in given for sentence in _checked(name, path, folder, inside)
+        ]
         return side_by_side(one[0], other[0], target, notes, (first, second))
 
 

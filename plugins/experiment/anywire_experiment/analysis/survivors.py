@@ -176,6 +176,8 @@ def bounded_shares(
     apart = found.difference.value
     told = Bounds(apart, apart, 0.0, 0.0, len(blocks), len(missing), found.p_different, found.p_equivalent)
     return _worst(found, completed, {each.difference.value > 0.0 for each in (found, *completed)}), told
+
+
 def _ratio(candidate: float, baseline: float) -> float:
     """Of what may be 0, where nothing is known, a ratio all the same."""
     return min(max(candidate, 1 / ANYTHING) / max(baseline, 1 / ANYTHING), ANYTHING)

@@ -56,6 +56,4 @@ def step_of(rate: float, seen: list[tuple[int, int, int, bool]]) -> Step:
         return Step(rate, nothing, nothing, np.array([], dtype=bool), nothing)
     intended, sent, done, answered = (np.array(each) for each in zip(*seen, strict=True))
     begin = intended.min()
-    return Step(
-        rate, (intended - begin) / 1e9, (done - intended) / 1e9, answered.astype(bool), (sent - intended) / 1e9
-    )
+    return Step(rate, (intended - begin) / 1e9, (done - intended) / 1e9, answered.astype(bool), (sent - intended) / 1e9)

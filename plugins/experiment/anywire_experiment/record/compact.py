@@ -246,11 +246,7 @@ def _place(folder: Path, name: str) -> Path:
 def _changed(head: Head, entries: dict[str, FileEntry]) -> list[str]:
     checks = {name: head.checks[number] for name, number in head.files.items()}
     checks |= {name: check for each in head.tables for name, check in zip(each.names, each.checks, strict=True)}
-    return sorted(
-        f"{name}: {CHANGED}"
-        for name, entry in entries.items()
-        if entry.sha256[:_CHECK] != checks[name]
-    )
+    return sorted(f"{name}: {CHANGED}" for name, entry in entries.items() if entry.sha256[:_CHECK] != checks[name])
 
 
 def _text(path: Path) -> str:

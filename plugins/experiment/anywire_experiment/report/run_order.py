@@ -34,10 +34,10 @@ def table(comparisons: list[ComparisonFigures]) -> Table:
         "Order of the blocks",
         ["Arm", "Metric", "Lag-1 correlation", "p", "Worth", "Change per block", "p of drift", "Drift of the ratio"],
         rows,
-        "Lag-1 correlation: of a block's ratio with that of the block before; p: that blocks are independent. Worth: how "
-        "many independent blocks know as much; intervals allow for a correlation up to 0.5. Change per block: median of "
-        "all slopes of the ratio, with its interval for independent blocks. A drift is shown at p up to 0.003; the ratio "
-        "told is then the one in the middle of the run.",
+        "Lag-1 correlation: of a block's ratio with that of the block before; p: that blocks are independent. Worth: "
+        "how many independent blocks know as much; intervals allow for a correlation up to 0.5. Change per block: "
+        "median of all slopes of the ratio, with its interval for independent blocks. A drift is shown at p up to "
+        "0.003; the ratio told is then the one in the middle of the run.",
         frozenset({1, 7}),
     )
 
@@ -80,8 +80,9 @@ def picture(results: Results, workload: str, name: str) -> Picture | None:
         image = svg(figure, name, f"{workload}: ratios in the order of the run", _told(shown))
     left = f" {len(given) - len(shown)} of {len(given)} comparisons are not drawn." if len(given) > len(shown) else ""
     caption = (
-        f"The ratio of each arm to {results.baseline} in every block, in the order of the run. Blocks that are independent "
-        f"scatter without a pattern; neighbours that lie alike depend on each other. A thick line is a drift that is shown.{left}"
+        f"The ratio of each arm to {results.baseline} in every block, in the order of the run. Blocks that are "
+        "independent scatter without a pattern; neighbours that lie alike depend on each other. A thick line is a "
+        f"drift that is shown.{left}"
     )
     return Picture(image, caption)
 

@@ -53,9 +53,7 @@ class MedianOverBlocks:
         return np.minimum(2.0 * np.minimum(self.p_at_most(bound), self.p_at_least(bound)), 1.0)
 
 
-def median_over_blocks(
-    values: Floats, *, negligible: float = 0.0, doubt: Floats | float = 1.0
-) -> MedianOverBlocks:
+def median_over_blocks(values: Floats, *, negligible: float = 0.0, doubt: Floats | float = 1.0) -> MedianOverBlocks:
     """The median over the last axis of ``values`` (..., n), which are in the order in which the blocks ran.
 
     Exact for independent values of one median, whatever their distribution: the chance that an interval of 95 % misses

@@ -21,7 +21,6 @@ FEWEST_FOR_INTERVAL = 6
 """With fewer blocks no interval over blocks is told: the extremes of 5 values miss their median in 6 % of cases."""
 
 
-
 class Comparison(msgspec.Struct, frozen=True):
     """A candidate arm against a baseline arm, paired by block.
 

@@ -128,7 +128,9 @@ def verdict(
             needed = None
             text = f"{said}: {seen} that depend on each other too much to be judged"
         else:
-            text = f"{said}: {seen}; a new run of {needed} blocks would decide with a chance of {100 * POWER:g} % or more"
+            text = (
+                f"{said}: {seen}; a new run of {needed} blocks would decide with a chance of {100 * POWER:g} % or more"
+            )
     else:
         said = direction
         text = f"{_amount(comparison, direction)} ({_interval(comparison.ratio)}; {_difference(comparison, unit)})"
@@ -148,7 +150,8 @@ def share_verdict(
     elif outcome is Outcome.NOT_ENOUGH_DATA:
         said = outcome.value
         needed = _advised_of_shares(comparison)
-        tail = f" in {comparison.blocks} blocks; a new run of {needed} would decide with a chance of {100 * POWER:g} % or more"
+        chance = f"would decide with a chance of {100 * POWER:g} % or more"
+        tail = f" in {comparison.blocks} blocks; a new run of {needed} {chance}"
     else:
         said = words[0] if better else words[1]
     limits = f"{100 * shown.level:g} % interval {100 * shown.low:+.1f} to {100 * shown.high:+.1f} points"
