@@ -1,7 +1,7 @@
 """Keeps what all distributions share the same everywhere: version, pins between them, metadata, licence, extras.
 
-The one place of each is the ``pyproject.toml`` of the root; this writes it into the others, and into the root the
-extras that follow from which distributions there are.
+The one place of each is the ``pyproject.toml`` of the root; this writes it into the others, the version also into
+``CITATION.cff``, and into the root the extras that follow from which distributions there are.
 
 python release/align.py                  write
 python release/align.py --version 0.2.0  write, with another version
@@ -52,6 +52,10 @@ def aligned(root: Path = ROOT, version: str = "") -> dict[Path, str]:
         values = shared | {"keywords": list(dict.fromkeys(keywords))}
         wanted[each.file] = _pinned(_with_values(each, values), version)
         wanted[each.folder / "LICENSE"] = licence
+    citation = root / "CITATION.cff"
+    if citation.is_file():
+        text = citation.read_text(encoding="utf-8")
+        wanted[citation] = re.sub(r"^version: .*$", f"version: {version}", text, flags=re.MULTILINE)
     return wanted
 
 

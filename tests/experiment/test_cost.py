@@ -27,7 +27,7 @@ def analysed(folder: Path, change: Callable[[Cell], None]) -> Results:
 
 
 def with_an_engine(cell: Cell, *, shared: bool) -> None:
-    """An engine that takes 0.5 s; the orchestrator takes 0.1 s over zeromq and 0.2 s over dds, give or take by block."""
+    """An engine that takes 0.5 s; an orchestrator that takes 0.1 s over zeromq, 0.2 s over dds, more or less."""
     run = cell.workloads["one"]
     noise = 1 + 0.01 * (cell.block % 5)
     own = (0.2 if cell.arm == "dds" else 0.1) * noise

@@ -20,7 +20,7 @@ from anywire_experiment.plan import Metric
 from anywire_experiment.record.manifest import seal
 from anywire_experiment.statistics.unpaired import Side
 
-TREE = plan_of(blocks=20, workloads={"one": {"requests": 60}, "two": {"requests": 60}}, metrics=["latency", "failures"])
+TREE = plan_of(blocks=16, workloads={"one": {"requests": 20}, "two": {"requests": 20}}, metrics=["latency", "failures"])
 
 
 def sealed(folder: Path, truths: dict[str, Truth], **members: object) -> Path:
@@ -181,7 +181,8 @@ def test_of_several_only_what_is_shown_is_named() -> None:
     found = [evidence("latency", 0.2, 0.06, 0.3), evidence("ttft", 0.0, -0.1, 0.1), evidence("itl", reason="bursts")]
     (one,) = judged([condition("slower > 5 %")], found, 0.95)
     assert one.breaches == [
-        "a, w, latency: slower, +22.1 %, where more than 5 % fails (95 % interval for 3 tests together +6.2 % to +35.0 %)"
+        "a, w, latency: slower, +22.1 %, where more than 5 % fails "
+        "(95 % interval for 3 tests together +6.2 % to +35.0 %)"
     ]
     assert one.rest.startswith("not shown of the other 1 of 3; a change of +")
     assert one.rest.endswith("1 of 3 could not be judged: a, w, time per token after the first: bursts")

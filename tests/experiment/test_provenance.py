@@ -11,6 +11,7 @@ import pytest
 from tests.experiment.fabricated import fabricate, plan_of
 from tests.experiment.test_sources import git
 
+import anywire
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.arms import arms_of
 from anywire_experiment.plan import Plan
@@ -74,7 +75,7 @@ def test_changes_are_a_patch_of_python_files_alone(checkout: Path) -> None:
 def test_what_differs_from_anywires_commit_is_kept(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provenance.anywire, "__file__", str(checkout / "theirs/__init__.py"))
+    monkeypatch.setattr(anywire, "__file__", str(checkout / "theirs/__init__.py"))
     monkeypatch.setattr(provenance, "code_of", lambda arms: {})
     provenance.keep(tmp_path / "record", ARMS)
     assert not (tmp_path / "record").exists()

@@ -284,5 +284,5 @@ def test_a_name_that_would_write_to_a_terminal_is_shown_as_text(record: Path, tm
     copy = shutil.copytree(record, tmp_path / "copy")
     (copy / name).write_text("")
     (said,) = differences(copy)
-    assert said == f"{ascii(name)}: not in the manifest"
+    assert said == f"{name!a}: not in the manifest"
     assert said.isprintable()

@@ -94,7 +94,7 @@ def test_a_rate_is_borne_while_latency_does_not_grow_and_requests_do_not_fail() 
     assert is_borne(search, step(10, 0.2, failing=0.01), 0.2)
     assert not is_borne(search, step(10, 0.2, failing=0.05), 0.2)
     assert not is_borne(search, step(10, 0.2, failing=1), 0.2)
-    assert not is_borne(search, Step(10, *[np.array([])] * 2, np.array([], dtype=bool), np.array([])), 0.2)
+    assert not is_borne(search, Step(10, np.array([]), np.array([]), np.array([], dtype=bool), np.array([])), 0.2)
     strict = search.model_copy(update={"latency": 0.25})
     assert is_borne(strict, step(10, 0.2), 0.2)
     assert not is_borne(strict, step(10, 0.3), 0.2)
@@ -184,6 +184,7 @@ async def test_steps_are_sent_until_the_rate_is_known_and_each_row_says_its_own(
     assert {each["outcome"] for each in rows} == {"ok"}
 
 
+BLOCKS = 16
 SEARCH = {"kind": "search", "low": 20, "high": 400, "seconds": 2, "precision": 0.1}
 
 
@@ -211,14 +212,14 @@ def with_searches(record: Path, services: dict[str, float]) -> Path:
 
 
 def test_arms_are_judged_by_the_rate_that_they_bear(tmp_path: Path) -> None:
-    tree = plan_of(workloads={"w": {"arrivals": SEARCH}}, baseline="zeromq")
+    tree = plan_of(workloads={"w": {"arrivals": SEARCH}}, baseline="zeromq", blocks=BLOCKS)
     record = with_searches(fabricate(tmp_path / "record", tree), {"zeromq": 0.05, "dds": 0.03})
     found = analyse(record)
     (compared,) = found.comparisons
     assert compared.metric == "capacity"
     assert "dds is higher than zeromq" in compared.sentence
     made = saturation.table(found.figures)
-    assert [row[:1] + row[2:6] for row in made.rows] == [[arm, "12", "0", "0", "0"] for arm in ("zeromq", "dds")]
+    assert [row[:1] + row[2:6] for row in made.rows] == [[arm, str(BLOCKS), "0", "0", "0"] for arm in ("zeromq", "dds")]
     borne = {each.arm: each.metrics["capacity"].typical for each in found.figures}
     for arm, true in (("zeromq", 80), ("dds", 400 / 3)):
         value = borne[arm]
@@ -228,13 +229,13 @@ def test_arms_are_judged_by_the_rate_that_they_bear(tmp_path: Path) -> None:
 
 
 def test_a_rate_that_the_plan_does_not_reach_is_not_judged(tmp_path: Path) -> None:
-    tree = plan_of(workloads={"w": {"arrivals": SEARCH}}, baseline="zeromq")
+    tree = plan_of(workloads={"w": {"arrivals": SEARCH}}, baseline="zeromq", blocks=BLOCKS)
     record = with_searches(fabricate(tmp_path / "record", tree), {"zeromq": 0.05, "dds": 0.001})
     found = analyse(record)
     (compared,) = found.comparisons
     assert compared.verdict is None
     assert "dds was not seen to bear one rate and not to bear another" in str(compared.excluded)
-    assert saturation.table(found.figures).rows[1][3] == "12"
+    assert saturation.table(found.figures).rows[1][3] == str(BLOCKS)
     said = about(Workload.model_validate({"arrivals": SEARCH}))
     assert (
         "in steps of 2 s, from 20 to at most 400 per second, until the rate that is borne is known within 10.0 %"
@@ -281,7 +282,7 @@ def growing(record: Path, arm: str, growth: float, blocks: int) -> Path:
 def test_an_open_loop_with_which_the_system_does_not_keep_up_is_told(
     tmp_path: Path, arrivals: dict[str, Any], growth: float, blocks: int, is_told: bool
 ) -> None:
-    tree = plan_of(workloads={"w": {"requests": 200, "arrivals": arrivals}})
+    tree = plan_of(workloads={"w": {"requests": 200, "arrivals": arrivals}}, blocks=12)
     record = growing(fabricate(tmp_path / "record", tree), "dds", growth, blocks)
     said = [each for each in analyse(record).cautions if "more than the system could do" in each]
     assert bool(said) == is_told

@@ -15,6 +15,7 @@ from anywire_experiment.record.programs import program_found
 from anywire_experiment.record.sources import sources_of
 from anywire_experiment.run.availability import available
 from anywire_experiment.run.expectations import expectations
+from anywire_experiment.statistics import FEWEST_BLOCKS
 from anywire_experiment.systems import ForeignSystem
 
 ENGINE = {"command": ["{python}", "-m", "anywire_experiment.mock_engine", "--port", "{port}"], "shared": True}
@@ -51,7 +52,7 @@ def test_arms_are_anywire_another_program_or_what_is_there() -> None:
     assert proxy.foreign.program.ports() == {"port"}
     assert direct.foreign is not None
     assert direct.foreign.program is None
-    assert expectations(plan(OURS, PROXY, DIRECT, blocks=12), [ours, proxy, direct]) == []
+    assert expectations(plan(OURS, PROXY, DIRECT, blocks=FEWEST_BLOCKS), [ours, proxy, direct]) == []
     with pytest.raises(ConfigError, match="this system is not Anywire's"):
         config_of(proxy)
 
@@ -205,7 +206,7 @@ def test_a_missing_companion_of_a_system_leaves_it_out() -> None:
     ],
 )
 def test_what_is_no_process_of_a_cell_is_told(system: dict[str, Any], said: str) -> None:
-    made = plan(system, DIRECT, blocks=12)
+    made = plan(system, DIRECT, blocks=FEWEST_BLOCKS)
     (told,) = expectations(made, arms_of(made))
     assert told == f"{said}: what it costs is not counted, and it is not started afresh: name it in `companions`"
 

@@ -28,6 +28,8 @@ SECOND = 10**9
 class _Cell:
     workloads: ClassVar[dict[str, Any]] = {}
     events: ClassVar[list[Any]] = []
+    processes: ClassVar[dict[str, Any]] = {}
+    ended_ns = 0
 
 
 def rows(*tasks: tuple[str, int, float, float, int], **more: list[Any]) -> pa.Table:

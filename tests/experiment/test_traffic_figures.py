@@ -30,6 +30,8 @@ MS = 1_000_000
 class _Cell:
     workloads: ClassVar[dict[str, Any]] = {}
     events: ClassVar[list[Any]] = []
+    processes: ClassVar[dict[str, Any]] = {}
+    ended_ns = 0
 
 
 def measured(*rows: tuple[int | None, float, float, str]) -> Measured:
@@ -100,7 +102,7 @@ def test_a_report_has_a_table_of_sessions(tmp_path: Path) -> None:
     arms = analyse(record).figures
     made = traffic.table(arms)
     assert [row[0] for row in made.rows] == ["zeromq", "dds"]
-    assert sum(int(row[5]) for row in made.rows) == 12
+    assert sum(int(row[5]) for row in made.rows) == PLAN.blocks
     assert all("to" in row[4] for row in made.rows)
 
 

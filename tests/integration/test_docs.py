@@ -416,8 +416,8 @@ async def test_the_page_of_deliberations_works_as_written(reader: Reader) -> Non
 
 async def test_the_page_of_records_works_as_written(reader: Reader) -> None:
     pytest.importorskip("pandas", reason="missing: pandas")
-    shared = {"factors": {"transport": ["memory", "tcp"]}, "workloads": {"one-client": {"requests": 60}}}
-    for seed, (name, blocks) in enumerate({"pilot": 6, "main": 20, "change": 20}.items()):
+    shared = {"factors": {"transport": ["memory", "tcp"]}, "workloads": {"one-client": {"requests": 20}}}
+    for seed, (name, blocks) in enumerate({"pilot": 6, "main": 16, "change": 16}.items()):
         folder = reader.folder / "records" / name
         metrics = ["latency", "failures"]
         fabricate(folder, plan_of(name=name, blocks=blocks, seed=seed, metrics=metrics, **shared), spread=0.02)

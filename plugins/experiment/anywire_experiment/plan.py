@@ -81,8 +81,8 @@ from a fault until the last request was over that failed or took more than twice
 ``failures``: share of requests without a whole answer. ``quality``: share of exercises that were answered right, of all
 that were asked. ``spent_tokens``: tokens of prompts and answers per request, those of the tasks that a service asked
 agents for included. ``cpu_per_request``: ms of processor time of the system, per whole answer, without companions that
-serve all arms alike. ``energy_per_request`` and ``energy_per_token``: joules that the machine took, per whole answer and
-per token of these."""
+serve all arms alike. ``energy_per_request`` and ``energy_per_token``: joules that the machine took, per whole answer
+and per token of these."""
 
 
 OF_REQUESTS: frozenset[Metric] = frozenset({"latency", "ttft", "itl", "wait"})

@@ -18,6 +18,7 @@ from anywire_experiment.analysis.comparisons import comparisons, pairs
 from anywire_experiment.analysis.energy import energy_of
 from anywire_experiment.analysis.faults import fault_figures
 from anywire_experiment.analysis.goodput import ObjectiveFigures, objective_figures
+from anywire_experiment.analysis.headline import headline
 from anywire_experiment.analysis.interactions import interactions_of
 from anywire_experiment.analysis.lateness import lateness_of
 from anywire_experiment.analysis.measured import Measured, TenantRows
@@ -41,7 +42,6 @@ from anywire_experiment.analysis.results import (
 )
 from anywire_experiment.analysis.steadiness import judged_together, steadiness_of
 from anywire_experiment.analysis.traffic import searches_of, traffic_of
-from anywire_experiment.analysis.wording import headline
 from anywire_experiment.arms import is_of_requests
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
 from anywire_experiment.record.cells import Cell

@@ -9,9 +9,10 @@ import msgspec
 
 from anywire_experiment.analysis.blocks import MAY_BE_ZERO, is_told, values
 from anywire_experiment.analysis.design_figures import InteractionFigures
+from anywire_experiment.analysis.lateness import too_late
 from anywire_experiment.analysis.places import without_place
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.wording import meaning_of
+from anywire_experiment.analysis.wording import meaning_of, metric_of
 from anywire_experiment.plan import Metric
 from anywire_experiment.plan_faults import FAULT
 from anywire_experiment.statistics import Comparison, Estimate, Outcome, as_family, compare, verdict
@@ -33,7 +34,7 @@ def interactions_of(record: RawData) -> list[InteractionFigures]:
     ]
     family = as_family({at: each.comparison for at, each in enumerate(made) if each.comparison is not None})
     for at, found in family.items():
-        made[at] = _told(made[at], found)
+        made[at] = _told(record, made[at], found)
     return made
 
 
@@ -103,14 +104,32 @@ def _ratios(record: RawData, workload: str, metric: Metric, candidate: str, leve
     return {block: high / low for block, (low, high) in pairs.items() if low > 0.0 and high > 0.0}
 
 
-def _told(each: InteractionFigures, found: Comparison) -> InteractionFigures:
+def _told(record: RawData, each: InteractionFigures, found: Comparison) -> InteractionFigures:
+    """As one of the family. It has taken its place in that, which must not depend on what was found."""
     if not is_told(found):
-        # It has taken its place in the family, which must not depend on what was found.
         reason = f"{found.blocks} blocks do not tell it"
         return msgspec.structs.replace(each, comparison=None, outcome="", reason=reason)
+    if why := _not_judged(record, each, found):
+        return msgspec.structs.replace(each, comparison=found, outcome="", reason=why)
     outcome = verdict(found).outcome
     said = {Outcome.EQUIVALENT: SAME, Outcome.BETTER: DIFFERS, Outcome.WORSE: DIFFERS}.get(outcome, outcome.value)
     return msgspec.structs.replace(each, comparison=found, outcome=said, sentence=_sentence(each, found, said))
+
+
+def _not_judged(record: RawData, each: InteractionFigures, found: Comparison) -> str:
+    """Why nothing is said of it; empty where something may be."""
+    missing = record.plan.blocks - found.blocks
+    if missing:
+        # What is missing may be what was slow, in one of four arms.
+        return f"{missing} of {record.plan.blocks} blocks do not count for all four arms"
+    wanted = {record.plan.compared: (each.baseline, each.candidate), each.factor: tuple(each.levels)}
+    arms = [
+        arm
+        for arm, known in record.levels.items()
+        if all(known[factor] in labels for factor, labels in wanted.items())
+        and all(known[factor] == label for factor, label in each.others.items())
+    ]
+    return too_late(record, each.workload, metric_of(each.metric), arms)
 
 
 def _sentence(each: InteractionFigures, found: Comparison, outcome: str) -> str:

@@ -59,9 +59,9 @@ def told(design: DesignFigures | None) -> Iterator[str]:
     for (each, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
         if p <= FOUND:
             yield (
-                f"under {each.workload} the {meaning_of(each.metric).title} of an arm depends on which arm ran directly "
-                f"before it (p = {p:.2g}): something is left behind, such as heat, caches or ports; the balanced "
-                "order lets it fall on all arms alike, and intervals are wider for it"
+                f"under {each.workload} the {meaning_of(each.metric).title} of an arm depends on which arm ran "
+                f"directly before it (p = {p:.2g}): something is left behind, such as heat, caches or ports; the "
+                "balanced order lets it fall on all arms alike, and intervals are wider for it"
             )
 
 

@@ -177,8 +177,8 @@ class TrafficFigures(msgspec.Struct, frozen=True):
 
 class SearchFigures(msgspec.Struct, frozen=True):
     """How the searches of one arm for the rate that it bears have ended: blocks in which it was ``found``, in which all
-    rates of the plan were borne (``too_low``) or none (``too_high``), or in which the load generator could not send more
-    (``generators``); and the steps of all blocks."""
+    rates of the plan were borne (``too_low``) or none (``too_high``), or in which the load generator could not send
+    more (``generators``); and the steps of all blocks."""
 
     found: int
     too_low: int

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -31,6 +31,10 @@ MINUS = "\N{MINUS SIGN}"
 ANYTHING = 1e9
 """A ratio that a missing block may have had, and its inverse another: larger than any that is measured. How much larger
 makes no difference."""
+
+
+MOST_MISSING = 3
+"""Missing blocks beside which there may be a verdict: each of them may have been anything beside all of the others."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -118,8 +122,6 @@ def bounded(
         return found, None
     low = {each: _ratio(sides.candidate[each].low, sides.baseline[each].high) for each in both}
     high = {each: _ratio(sides.candidate[each].high, sides.baseline[each].low) for each in both}
-    middle = {each: math.sqrt(low[each] * high[each]) for each in both}
-    made = [_filled(given, ends, blocks) for given, ends in _completions(low, middle, high, missing)]
     told = Bounds(
         _typical(low),
         _typical(high),
@@ -129,30 +131,28 @@ def bounded(
         found.p_different,
         found.p_equivalent,
     )
-    completed = [judge(each) for each in made]
-    return _worst(found, completed, {each.ratio.value > 1.0 for each in (found, *completed)}), told
+    if missing > MOST_MISSING:
+        return _judged(found, 1.0, 1.0), told
+    middle = {each: math.sqrt(low[each] * high[each]) for each in both}
+    made = (_filled(given, pattern, blocks) for given, pattern in _completions(low, middle, high, missing))
+    return _worst(found, (judge(each) for each in made), lambda each: each.ratio.value > 1.0), told
 
 
 def _completions(
     low: Mapping[int, float], middle: Mapping[int, float], high: Mapping[int, float], missing: int
-) -> Iterator[tuple[Mapping[int, float], tuple[float, float]]]:
-    """What all blocks may have shown: the ratios of those that there are, and by turns those of the missing ones. Not
-    the ends alone, for a test that regards the order of blocks, or their spread, may stand at both and not between."""
-    yield low, (1 / ANYTHING, 1 / ANYTHING)
-    yield high, (ANYTHING, ANYTHING)
-    if not missing:
-        return
-    seen = sorted(middle.values())
-    for one in (1.0, seen[len(seen) // 2], seen[0], seen[-1]):
-        yield middle, (one, one)
-    if missing > 1:
-        yield middle, (1 / ANYTHING, ANYTHING)
-        yield middle, (ANYTHING, 1 / ANYTHING)
+) -> Iterator[tuple[Mapping[int, float], Sequence[float]]]:
+    """What all blocks may have shown: the ratios of those that there are, and in their order those of the missing ones.
+    Each of these may have been on any side of 1 and of the margin, whatever the others were: a test that regards the
+    order of blocks may stand at the ends and not between."""
+    yield low, [1 / ANYTHING] * missing
+    yield high, [ANYTHING] * missing
+    for pattern in itertools.product((1 / ANYTHING, 1.0, ANYTHING), repeat=missing) if missing else ():
+        yield middle, pattern
 
 
-def _filled(given: Mapping[int, float], ends: tuple[float, float], blocks: Sequence[int]) -> list[float]:
-    turns = itertools.cycle(ends)
-    return [given[each] if each in given else next(turns) for each in blocks]
+def _filled(given: Mapping[int, float], pattern: Iterable[float], blocks: Sequence[int]) -> list[float]:
+    of_missing = iter(pattern)
+    return [given[each] if each in given else next(of_missing) for each in blocks]
 
 
 def bounded_shares(
@@ -166,16 +166,16 @@ def bounded_shares(
     missing = [each for each in blocks if each not in baseline or each not in candidate]
     if not missing:
         return found, None
-    completed = [
+    completed = (
         judge(
             [baseline.get(each, before) for each in blocks],
             [candidate.get(each, after) for each in blocks],
         )
         for before, after in ((1.0, 0.0), (0.0, 1.0), (found.baseline, found.candidate))
-    ]
+    )
     apart = found.difference.value
     told = Bounds(apart, apart, 0.0, 0.0, len(blocks), len(missing), found.p_different, found.p_equivalent)
-    return _worst(found, completed, {each.difference.value > 0.0 for each in (found, *completed)}), told
+    return _worst(found, completed, lambda each: each.difference.value > 0.0), told
 
 
 def _ratio(candidate: float, baseline: float) -> float:
@@ -187,24 +187,34 @@ def _typical(ratios: Mapping[int, float]) -> float:
     return float(np.median([*ratios.values()]))
 
 
-def _worst(found: AnyComparison, completed: Sequence[AnyComparison], sides: Collection[bool]) -> AnyComparison:
-    """With the largest p-values: the test rejects when it does so whatever the missing were. ``sides``: on which sides
-    of no difference it lies. Where the arms may be equivalent for all that is known, no difference is told; and nothing
+def _worst(
+    found: AnyComparison, completed: Iterable[AnyComparison], side: Callable[[AnyComparison], bool]
+) -> AnyComparison:
+    """With the largest p-values: the test rejects when it does so whatever the missing were. No difference is told
+    where it lies on both ``side``s of none, or where the arms may be equivalent for all that is known; and nothing
     where all blocks might be shown to depend on each other too much."""
-    alpha = 1.0 - found.level
-    equivalent = [found.p_equivalent, *(each.p_equivalent for each in completed)]
-    different = max(found.p_different, *(each.p_different for each in completed))
-    if len(sides) > 1 or min(equivalent) <= alpha < max(equivalent):
-        different = 1.0
-    largest = max(equivalent)
-    if any(isinstance(each, Comparison) and each.order.too_dependent for each in completed):
-        different = largest = 1.0
+    alpha, of_found = 1.0 - found.level, side(found)
+    different, equivalent = found.p_different, found.p_equivalent
+    least = equivalent
+    for each in completed:
+        if isinstance(each, Comparison) and each.order.too_dependent:
+            return _judged(found, 1.0, 1.0)
+        different = max(different, each.p_different) if side(each) == of_found else 1.0
+        least, equivalent = min(least, each.p_equivalent), max(equivalent, each.p_equivalent)
+        if least <= alpha < equivalent:
+            different = 1.0
+        if min(different, equivalent) > alpha:
+            break
+    return _judged(found, different, equivalent)
+
+
+def _judged(found: AnyComparison, different: float, equivalent: float) -> AnyComparison:
     return msgspec.structs.replace(
         found,
         p_different=different,
-        p_equivalent=largest,
+        p_equivalent=equivalent,
         adjusted_different=different,
-        adjusted_equivalent=largest,
+        adjusted_equivalent=equivalent,
     )
 
 

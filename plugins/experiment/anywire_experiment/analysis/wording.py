@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from anywire_experiment.analysis.metrics import MEANINGS, SHARES, Meaning
-from anywire_experiment.analysis.results import ComparisonFigures
 from anywire_experiment.plan import Metric
 from anywire_experiment.statistics import (
     FEWEST_BLOCKS,
@@ -130,43 +128,6 @@ def not_told(baseline: str, candidate: str, compared: Comparison, unit: str) -> 
 
 def moments(count: float) -> str:
     return f"{count:g} moment{'' if count == 1 else 's'}"
-
-
-def headline(
-    comparisons: Sequence[ComparisonFigures],
-    arms: Sequence[str],
-    compared: str,
-    baseline: str,
-    levels: Mapping[str, Mapping[str, str]],
-) -> str:
-    """All findings in one sentence, by arm. ``levels`` are those of each arm, ``baseline`` one of ``compared``."""
-    if len(arms) < 2:
-        return f"One arm was measured ({', '.join(arms)}), so nothing is compared."
-    found = [each for each in comparisons if each.verdict is not None]
-    names = list(dict.fromkeys(levels[each.candidate][compared] for each in comparisons))
-    if not found:
-        return f"Nothing could be judged of {_listed(names)} beside {baseline}; the list says why."
-    if len(found) == 1:
-        only = found[0]
-        named = only.sentence.startswith(tuple(names))
-        first = only.sentence[0] if named else only.sentence[0].upper()
-        return f"{first}{only.sentence[1:]}: {only.workload}, {place(only.metric, only.levels)}."
-    by_name: dict[str, Counter[str]] = {}
-    for each in found:
-        assert each.verdict is not None
-        by_name.setdefault(levels[each.candidate][compared], Counter())[each.verdict.words] += 1
-    said = [f"{name} {_counted(counts)}" for name, counts in by_name.items()]
-    return f"Of {len(found)} comparisons with {baseline}: {'; '.join(said)}."
-
-
-def _counted(counts: Counter[str]) -> str:
-    last = Outcome.NOT_ENOUGH_DATA.value
-    said = [f"{words} in {count}" for words, count in counts.most_common() if words != last]
-    return ", ".join([*said, *([f"{last} in {counts[last]}"] if counts[last] else [])])
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _change(ratio: Estimate) -> str:

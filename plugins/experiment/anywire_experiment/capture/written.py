@@ -79,7 +79,6 @@ def _plan(taken: Taken, requests: Sequence[Request], trace: str) -> dict[str, An
         system = {"transports": taken.transport, **system}
     return {
         "name": "captured",
-        "blocks": 12,
         "agents": taken.agents,
         "system": system,
         "workloads": {"fleet": workload},

@@ -16,7 +16,7 @@ from anywire_experiment.network import unavailable
 from anywire_experiment.plan import Plan
 from anywire_experiment.record.programs import missing
 from anywire_experiment.run.availability import missing_program, without
-from anywire_experiment.run.cell import placement
+from anywire_experiment.run.cores import placement
 from anywire_experiment.run.expectations import expectations
 from anywire_experiment.systems import SYSTEM, AnywireSystem
 

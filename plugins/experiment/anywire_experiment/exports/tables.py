@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results
 from anywire_experiment.report import sections, surroundings
-from anywire_experiment.report import tables as made_tables
 from anywire_experiment.report.latex_tables import PACKAGES, tabular
 from anywire_experiment.report.tables import Table
 
@@ -35,7 +34,7 @@ def _named(raw: RawData, results: Results) -> Iterator[tuple[str, str, Table]]:
     """File name, what it is about, and table."""
     for workload in results.workloads:
         yield from _unlike(f"workloads/{workload}", workload, sections.of_workload(results, workload))
-    overall = [made_tables.cells(results), made_tables.same_answers(results), *surroundings.environment(raw)]
+    overall = [*sections.overall(results), *surroundings.environment(raw)]
     yield from _unlike(WHOLE, results.name, [each for each in overall if each.rows])
 
 

@@ -16,7 +16,7 @@ from anywire_experiment.gate.condition import Condition, condition
 from anywire_experiment.gate.evidence import of_one, of_two
 from anywire_experiment.gate.judged import Found, judged
 from anywire_experiment.record.environment import differences
-from anywire_experiment.verified import checked
+from anywire_experiment.verified import checked, read
 
 _TIMES = (
     "The records are of different times, so their blocks are no pairs: what has changed on the machine in between is "
@@ -55,14 +55,15 @@ def check_compared(
 
 
 def judge(conditions: Sequence[Condition], baseline: Path, candidate: Path | None) -> Checked:
-    """The conditions on ``candidate`` beside ``baseline``; of one record, on the comparisons of its own plan. Raises
-    `RecordError` for a record that is not what was sealed, `ConfigError` for conditions about nothing in them."""
+    """The conditions on ``candidate`` beside ``baseline``, both of which have been checked; of one record, which is
+    checked here, on the comparisons of its own plan. Raises `RecordError` for a record that is not what was sealed,
+    `ConfigError` for conditions about nothing in them."""
     notes: list[str] = []
-    with checked(baseline) as (first, results):
+    with checked(baseline) if candidate is None else read(baseline) as (first, results):
         if candidate is None:
             evidence = list(of_one(first, results))
         else:
-            with checked(candidate) as (second, others):
+            with read(candidate) as (second, others):
                 for what in ("statistic", "confidence"):
                     before, after = getattr(results, what), getattr(others, what)
                     if before != after:

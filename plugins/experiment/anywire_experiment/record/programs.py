@@ -43,8 +43,7 @@ def program_found(where: str, program: Program) -> Found:
         files = _brought(information, path)
         if files:
             name, _, version = information.name.removesuffix(".dist-info").rpartition("-")
-            listed = (information / "RECORD").read_bytes()
-            return Found(name, version, path.name, files, hashlib.sha256(listed).hexdigest())
+            return Found(name, version, path.name, files, _hash_of(information))
     real = path.resolve()
     if real.stat().st_size > _LARGEST:
         return Found(version=told, module=real.name)
@@ -77,6 +76,13 @@ def _brought(information: Path, program: Path) -> int:
         return 0
     wanted = f"/bin/{program.name}"
     return len(names) if any(name.endswith(wanted) and name.startswith("..") for name in names) else 0
+
+
+def _hash_of(information: Path) -> str:
+    """Of the package's files and their hashes, without what installing adds, which tells of this machine."""
+    lines = (information / "RECORD").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if ",sha256=" in line and ".dist-info/" not in line and not line.startswith("..")]
+    return hashlib.sha256("\n".join(sorted(kept)).encode()).hexdigest()
 
 
 def _told_version(program: Program) -> str:

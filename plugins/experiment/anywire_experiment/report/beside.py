@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from anywire_experiment.record.manifest import RESULTS
 from anywire_experiment.record.storage import RecordError
 from anywire_experiment.report.numbers import NONE, interval, number, percent_change, valued
 from anywire_experiment.report.tables import Table
+from anywire_experiment.report.templates import rendered
 
 
 class _Form(msgspec.Struct):
@@ -27,18 +27,18 @@ def told(
     first: Path, second: Path, target: Path | None, notes: Sequence[str], shown: Sequence[Path] | None = None
 ) -> str:
     one, other = _results(first), _results(second)
-    made = [_verdicts(one, other), _figures(one, other)]
-    lines = [
-        f"A: {(shown or (first, second))[0]} ({one.name})",
-        f"B: {(shown or (first, second))[1]} ({other.name})",
-        "",
-        *notes,
-        *_apart(one, other),
-        _agreement(one, other),
+    made = [each for each in (_verdicts(one, other), _figures(one, other)) if each.rows]
+    names = [
+        (name, f"{path} ({results.name})")
+        for name, path, results in zip("AB", shown or (first, second), (one, other), strict=True)
     ]
-    text = "\n".join([*lines, *(f"\n{_as_text(each)}" for each in made if each.rows)])
+    agreement, said = _agreement(one, other), [*notes, *_apart(one, other)]
+    lines = [*(": ".join(each) for each in names), "", *said, agreement]
+    text = "\n".join([*lines, *(f"\n{_as_text(each)}" for each in made)])
     if target is not None:
-        page = _page(text) if target.suffix == ".html" else f"```\n{text}\n```\n"
+        page = f"```\n{text}\n```\n"
+        if target.suffix == ".html":
+            page = rendered("beside.html.j2", agreement=agreement, names=names, notes=said, tables=made)
         target.write_text(page, encoding="utf-8")
     return text
 
@@ -153,8 +153,3 @@ def _as_text(table: Table) -> str:
     return "\n".join(
         [table.title, line(table.head), "  ".join("-" * width for width in widths), *map(line, table.rows)]
     )
-
-
-def _page(text: str) -> str:
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Two records side by side</title>'
-    return f"{head}<pre>{html.escape(text)}</pre></html>\n"

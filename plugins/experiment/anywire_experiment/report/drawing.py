@@ -76,6 +76,8 @@ _LINES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _HATCHES = ("", "///", "\\\\\\", "|||", "---", "xxx", "+++", "//", "\\\\")
 _LOOKS = [Look(*each) for each in zip((*ARM_COLORS, INK), _LINES, _MARKERS, _HATCHES, strict=True)]
+MOST_ARMS = len(_LOOKS)
+"""As many can be told apart in a figure, in black and white too."""
 
 
 def looks(arms: Sequence[str]) -> dict[str, Look]:
@@ -122,10 +124,18 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     return labelled + told + text[len(opening) :]
 
 
+def legend(figure: Figure, axes: Axes) -> None:
+    """Above the figure, with lines and marks as they are drawn."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 4), fontsize=8, handlelength=3.6)
+
+
 def value_axis(axes: Axes, low: float, high: float, which: str) -> None:
     """Of times: logarithmic where they span more than a factor of 8."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     set_limits = axes.set_xlim if which == "x" else axes.set_ylim
+    if low == high:
+        low, high = (0.9 * low, 1.1 * high) if high > 0 else (0.0, 1.0)
     if low > 0 and high / low > 8:
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
         set_limits(low / 1.1, high * 1.25)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from anywire_experiment.analysis.results import ArmFigures, FaultFigures, Results, Valued
 from anywire_experiment.analysis.survival import TOLD_S, WaitingCurve
-from anywire_experiment.report.drawing import Picture, drawn, looks, svg
+from anywire_experiment.report.drawing import Picture, drawn, legend, looks, svg
 from anywire_experiment.report.numbers import NONE, number, valued
 from anywire_experiment.report.tables import Table
 from anywire_experiment.statistics import Estimate
@@ -72,16 +74,16 @@ def _waiting(curve: WaitingCurve | None, seconds: float) -> str:
     return f"{valued(Valued(curve.waiting[at], limits), 100)} %"
 
 
-def waiting(results: Results, workload: str, name: str) -> Picture | None:
+def waiting(results: Results, workload: str, name: str, arms: Sequence[str]) -> Picture | None:
     """Of each arm with a fault, the share of requests that is not answered, over time."""
     given = {
         each.arm: curve
         for each in results.figures
-        if each.workload == workload and each.fault is not None and (curve := each.fault.waiting) is not None
+        if each.workload == workload and each.arm in arms and each.fault and (curve := each.fault.waiting) is not None
     }
     if not given:
         return None
-    arm_looks = looks(results.arms)
+    arm_looks = looks(arms)
     with drawn(3.0) as figure:
         axes = figure.subplots()
         for arm, curve in given.items():
@@ -95,10 +97,7 @@ def waiting(results: Results, workload: str, name: str) -> Picture | None:
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("seconds after the fault, or after the request was meant to be sent if that was later")
         axes.set_ylabel("share not answered")
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside upper left", ncols=min(len(labels), 4), fontsize=8, handlelength=3.2
-        )
+        legend(figure, axes)
         told = "; ".join(
             f"{arm} {_waiting(curve, TOLD_S[1])} after {number(TOLD_S[1])} s" for arm, curve in given.items()
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,13 +18,10 @@ from anywire_experiment.report.numbers import number
 
 BINS = 120
 """Points of a time line; more cannot be seen."""
-_MOMENTS = {"kill": "-", "pause": "-", "partition": "-", "agent_lost": ":"} | dict.fromkeys(
-    ("start", "continue", "restore"), "-."
-)
 
 
-def time_line(record: RawData, workload: str, name: str) -> Picture | None:
-    given = {arm: blocks for arm in record.arms if (blocks := record.measured(arm, workload))}
+def time_line(record: RawData, workload: str, name: str, arms: Sequence[str]) -> Picture | None:
+    given = {arm: blocks for arm in arms if (blocks := record.measured(arm, workload))}
     given = {arm: blocks for arm, blocks in given.items() if any(each.requests for each in blocks.values())}
     if not given:
         return None
@@ -35,7 +34,7 @@ def time_line(record: RawData, workload: str, name: str) -> Picture | None:
     with drawn(0.6 + 1.75 * rows) as figure:
         panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for axes, (arm, blocks) in zip(panels, given.items(), strict=False):
-            _panel(axes, blocks, looks(record.arms)[arm], end)
+            _panel(axes, blocks, looks(arms)[arm], end)
             axes.set_title(arm)
         for axes in panels[len(given) :]:
             axes.set_visible(False)
@@ -83,14 +82,17 @@ def _panel(axes: Axes, blocks: dict[int, Measured], look: Look, end: float) -> N
     low = np.full(at.size, 0.03)
     axes.plot(middles[at], low, "x", color=INK, markersize=4, transform=axes.get_xaxis_transform())
     for measured in blocks.values():
-        for event in measured.events:
-            if (line := _MOMENTS.get(event.what)) is not None:
-                moment = (event.at_ns - measured.began_ns) / 1e9
+        fault, notice, mended = measured.fault(), measured.notice(), measured.mended_ns()
+        moments = [(fault.at_ns if fault else 0, "-"), (notice.at_ns if notice else 0, ":"), (mended, "-.")]
+        for at_ns, line in moments:
+            if at_ns:
+                moment = (at_ns - measured.began_ns) / 1e9
                 axes.axvline(moment, color=INK, linestyle=line, linewidth=0.7, alpha=0.6)
 
 
-def stages(results: Results, workload: str, name: str) -> Picture | None:
-    arms = [each for each in results.figures if each.workload == workload and each.stages_us]
+def stages(results: Results, workload: str, name: str, drawn_arms: Sequence[str]) -> Picture | None:
+    given = [each for each in results.figures if each.workload == workload and each.stages_us]
+    arms = [each for each in given if each.arm in drawn_arms]
     if not arms:
         return None
     parts = list(dict.fromkeys(part for each in arms for part in each.stages_us))

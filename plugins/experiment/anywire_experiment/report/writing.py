@@ -11,7 +11,9 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results, Valued
 from anywire_experiment.analysis.wording import meaning_of
 from anywire_experiment.record.manifest import fingerprint
-from anywire_experiment.report import latex_tables, page, sections, surroundings, tables
+from anywire_experiment.report import latex_tables, sections, surroundings, tables
+from anywire_experiment.report.findings import Finding, findings
+from anywire_experiment.report.summary import summary
 from anywire_experiment.report.tables import Table
 from anywire_experiment.statistics import Estimate
 
@@ -27,14 +29,16 @@ COLUMNS = [
 def markdown(record: RawData, results: Results) -> str:
     """Raises `RecordError`."""
     parts = [f"# {_plain(results.name)}", _plain(results.question), f"**{_plain(results.headline)}**"]
+    parts.append("\n".join(f"- {term}: {_plain(said)}" for term, said in summary(record, results)))
     if results.cautions:
         parts.append("Read with caution:\n\n" + "\n".join(f"- {_plain(each)}" for each in results.cautions))
     for workload in results.workloads:
         parts += [f"## {_plain(workload)}", _plain(surroundings.about(record.plan.workloads[workload]))]
-        found = page.findings(results, workload)
-        parts.append("\n".join(_item(each) for each in found))
+        found = findings(results, workload)
+        rest = [f"- {_plain(found.rest)}: in the table."] if found.rest else []
+        parts.append("\n".join([*map(_item, found.unfolded), *rest]))
         parts += [_markdown(each) for each in sections.of_workload(results, workload)]
-    parts += ["## Cells", _markdown(tables.cells(results)), _markdown(tables.same_answers(results)), "## Environment"]
+    parts += ["## Cells", *map(_markdown, sections.overall(results)), "## Environment"]
     parts += [_markdown(each) for each in surroundings.environment(record)]
     given = (record.folder / "plan.yaml").read_text(encoding="utf-8").rstrip()
     fence = "`" * max(3, 1 + max((len(each) for each in re.findall("`+", given)), default=0))
@@ -47,7 +51,7 @@ def _fenced(text: str, fence: str, language: str) -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def _item(each: page.Finding) -> str:
+def _item(each: Finding) -> str:
     lines = [f"- {each.outcome}. **{_plain(each.about)}:** {_plain(each.text)}"]
     return "\n".join([*lines, *(f"  - But: {_plain(but)}." for but in each.but)])
 

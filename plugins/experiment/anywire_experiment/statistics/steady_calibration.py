@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from scipy.signal import lfilter
 
 from anywire_experiment.statistics.autocorrelation import effective_sample_size
 from anywire_experiment.statistics.samples import Floats
-from anywire_experiment.statistics.steady import CRITICAL, batch_medians, normal_scores, strongest_step
+from anywire_experiment.statistics.steady import CRITICAL, batch_medians, normal_scores, steady_from, strongest_step
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], Floats]
 Booleans = NDArray[np.bool_]
@@ -147,6 +148,26 @@ def refused(
     return float(np.mean(method(made * courses(count)[course] if course else made)))
 
 
+class Left(NamedTuple):
+    """What a warm-up comes to: how many requests it takes on average, and by how much the latencies of the 500 after it
+    are then larger, on average, than steady ones."""
+
+    requests: float
+    larger: float
+
+
+def left_over(rng: np.random.Generator, experiments: int, *, noise: str, fades: float) -> Left:
+    """Of a start twice as slow that fades by e in so many requests, with a warm-up of 100 to 500 requests that looks
+    every 50 whether latencies are steady, as the load generator's does."""
+    at = np.arange(1000)
+    course = 1.0 + np.exp(-at / fades)
+    ends = []
+    for series in NOISE[noise](rng, (experiments, 500)) * course[:500]:
+        looks = (count for count in range(100, 500, 50) if steady_from(series[:count]) is not None)
+        ends.append(next(looks, 500))
+    return Left(float(np.mean(ends)), float(np.mean([course[end : end + 500].mean() - 1.0 for end in ends])))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="how often steady and unsteady series are refused")
     parser.add_argument("--experiments", type=int, default=2000)
@@ -165,6 +186,12 @@ def main() -> None:
                     for each in METHODS.values()
                 ]
                 print(f"| {noise} | {course or 'steady'} | " + " | ".join(f"{each:.1%}" for each in shares) + " |")
+    print("\n| start twice as slow, gone by e in | latencies | requests of the warm-up | what it leaves |")
+    print("|---:|---|---:|---:|")
+    for fades in (20, 50, 100, 200):
+        for noise in ("lognormal, σ = 0.3", "lognormal, σ = 0.8", "AR(1), φ = 0.8"):
+            left = left_over(rng, many // 10, noise=noise, fades=fades)
+            print(f"| {fades} requests | {noise} | {left.requests:.0f} | {left.larger:+.1%} |")
 
 
 if __name__ == "__main__":

@@ -150,8 +150,8 @@ def share_verdict(
     elif outcome is Outcome.NOT_ENOUGH_DATA:
         said = outcome.value
         needed = _advised_of_shares(comparison)
-        chance = f"would decide with a chance of {100 * POWER:g} % or more"
-        tail = f" in {comparison.blocks} blocks; a new run of {needed} {chance}"
+        chance = f"with a chance of {100 * POWER:g} % or more"
+        tail = f" in {comparison.blocks} blocks; a new run of {needed} would decide {chance}"
     else:
         said = words[0] if better else words[1]
     limits = f"{100 * shown.level:g} % interval {100 * shown.low:+.1f} to {100 * shown.high:+.1f} points"

@@ -1,0 +1,207 @@
+"""The main findings of an experiment in one sentence, which names arms and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from anywire_experiment.analysis.results import ComparisonFigures
+from anywire_experiment.analysis.wording import MANY, MINUS, meaning_of
+from anywire_experiment.statistics import Outcome
+
+MOST_CLAUSES = 5
+"""Of the sentence; the findings below it have the rest."""
+MOST_PLACES = 3
+"""Workloads that a clause names one by one; of more, it names the two with the least and the largest effect."""
+_NARROW = 0.03
+"""Width of an interval below which a tenth of a percent says something."""
+_SHOWN = (Outcome.BETTER, Outcome.WORSE)
+
+
+class _Clause(NamedTuple):
+    """What was found alike of ``names``. Of a difference that is shown it is one name; ``words`` are those of the
+    verdict, empty where there is none."""
+
+    names: list[str]
+    words: str
+    found: list[ComparisonFigures]
+
+    @property
+    def outcome(self) -> Outcome | None:
+        verdict = self.found[0].verdict
+        return verdict.outcome if verdict is not None else None
+
+    @property
+    def rank(self) -> int:
+        """Differences come first, then what is alike, then what is not told."""
+        if self.outcome in _SHOWN:
+            return 0
+        return 1 if self.outcome is Outcome.EQUIVALENT else 2 if self.outcome is not None else 3
+
+    @property
+    def weight(self) -> tuple[int, float]:
+        """How much it says: clauses of less are left out first."""
+        return (3, 1, 0, 2)[self.rank], max(map(_apart, self.found))
+
+
+def headline(
+    comparisons: Sequence[ComparisonFigures],
+    arms: Sequence[str],
+    compared: str,
+    baseline: str,
+    levels: Mapping[str, Mapping[str, str]],
+) -> str:
+    """What was found of each level of the factor ``compared`` beside ``baseline``, by the first metric of each workload
+    that can be judged; of other metrics only what speaks against that. ``levels`` are those of each arm."""
+    if len(arms) < 2:
+        return f"One arm was measured ({', '.join(arms)}), so nothing is compared."
+    given = [each for each in comparisons if _is_comparable(each)]
+    names = list(dict.fromkeys(levels[each.candidate][compared] for each in comparisons))
+    if not given:
+        return f"Nothing could be judged of {_listed(names)} beside {baseline}; the list says why."
+    clauses = _clauses(_told(given), compared, levels)
+    by_weight = sorted(clauses, key=lambda each: each.weight, reverse=True)[:MOST_CLAUSES]
+    kept = sorted((each for each in clauses if each in by_weight), key=lambda each: each.rank)
+    sentence = "; ".join(_said(each, baseline, with_level=at == 0) for at, each in enumerate(kept))
+    more = "; the findings tell more" if len(kept) < len(clauses) else ""
+    # A name stays as it is.
+    first = sentence[0] if sentence.startswith(tuple(names)) else sentence[0].upper()
+    return f"{first}{sentence[1:]}{more}."
+
+
+def main_metrics(comparisons: Iterable[ComparisonFigures]) -> dict[str, str]:
+    """The first metric of each workload, in the plan's order, of which there is a comparison."""
+    found: dict[str, str] = {}
+    for each in comparisons:
+        if _is_comparable(each):
+            found.setdefault(each.workload, each.metric)
+    return found
+
+
+def _is_comparable(each: ComparisonFigures) -> bool:
+    return each.comparison is not None or each.shares is not None
+
+
+def _told(given: Sequence[ComparisonFigures]) -> list[ComparisonFigures]:
+    """The comparisons that the sentence is of."""
+    main = main_metrics(given)
+    by_main = {
+        (each.workload, each.candidate): each.verdict.outcome
+        for each in given
+        if main[each.workload] == each.metric and each.verdict is not None
+    }
+
+    def against(each: ComparisonFigures) -> bool:
+        if each.verdict is None or each.verdict.outcome not in _SHOWN:
+            return False
+        found = by_main.get((each.workload, each.candidate))
+        return found in (*_SHOWN, Outcome.EQUIVALENT) and found is not each.verdict.outcome
+
+    return [each for each in given if each.metric == main[each.workload] or against(each)]
+
+
+def _clauses(
+    told: Sequence[ComparisonFigures], compared: str, levels: Mapping[str, Mapping[str, str]]
+) -> list[_Clause]:
+    by_name: dict[tuple[str, str], list[ComparisonFigures]] = {}
+    for each in told:
+        words = each.verdict.words if each.verdict is not None else ""
+        by_name.setdefault((levels[each.candidate][compared], words), []).append(each)
+    made: dict[tuple[str, ...], _Clause] = {}
+    for (name, words), found in by_name.items():
+        clause = _Clause([name], words, found)
+        # Sizes are each arm's own; what has none is told of several at once.
+        key = (name, words) if clause.rank == 0 else ("", words, *map(_place, found))
+        if key in made:
+            made[key].names.append(name)
+        else:
+            made[key] = clause
+    return list(made.values())
+
+
+def _said(clause: _Clause, baseline: str, *, with_level: bool) -> str:
+    names, found = _listed(clause.names), clause.found
+    several = len(clause.names) > 1
+    if clause.rank == 0:
+        return f"{names} is {clause.words} than {baseline} {_sizes(found, with_level=with_level)}"
+    where = _places(found)
+    if clause.rank == 1:
+        within = clause.words.replace("equivalent", f"equivalent to {baseline}", 1)
+        return f"{names} {'are each' if several else 'is'} {within} in {where}"
+    if clause.rank == 2:
+        seen = f" ({_seen(found[0])})" if len(found) == 1 and not several else ""
+        return f"there is not enough data to tell {names} from {baseline} in {where}{seen}"
+    return f"{names} {'are' if several else 'is'} not judged beside {baseline} in {where}: the findings say why"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _place(each: ComparisonFigures) -> str:
+    others = "".join(f", {factor} {label}" for factor, label in each.levels.items())
+    return f"{meaning_of(each.metric).title} under {each.workload}{others}"
+
+
+def _places(found: Sequence[ComparisonFigures]) -> str:
+    """Where it was found, the metric said once where it is the same."""
+    told = [_place(found[0])]
+    for before, each in pairwise(found):
+        title = f"{meaning_of(each.metric).title} under "
+        told.append(_place(each).removeprefix(title) if before.metric == each.metric else _place(each))
+    if len(told) > MOST_PLACES:
+        told = [*told[: MOST_PLACES - 1], f"{len(told) - MOST_PLACES + 1} more"]
+    return _listed(told)
+
+
+def _sizes(found: Sequence[ComparisonFigures], *, with_level: bool) -> str:
+    """By how much, and where: of each, or of the two that are least and most."""
+    if len(found) <= MOST_PLACES:
+        return _listed([f"by {_size(each, with_level and at == 0)} in {_place(each)}" for at, each in enumerate(found)])
+    ordered = sorted(found, key=_apart)
+    least, most = (f"{_size(ordered[at], with_level and at == 0)} in {_place(ordered[at])}" for at in (0, -1))
+    return f"in {len(found)} cases, by {least} to {most}"
+
+
+def _apart(each: ComparisonFigures) -> float:
+    """How far two arms are apart, for an order."""
+    if each.comparison is not None:
+        ratio = each.comparison.ratio.value
+        return max(ratio, 1.0 / ratio) - 1.0
+    return abs(each.shares.difference.value) if each.shares is not None else 0.0
+
+
+def _limits(each: ComparisonFigures) -> tuple[tuple[float, float, float], float, str]:
+    """Effect, its limits, their level and the unit."""
+    if each.comparison is not None:
+        ratio = each.comparison.ratio
+        return (ratio.value - 1.0, ratio.low - 1.0, ratio.high - 1.0), ratio.level, "%"
+    assert each.shares is not None
+    apart = each.shares.difference
+    return (apart.value, apart.low, apart.high), apart.level, "percentage points"
+
+
+def _size(each: ComparisonFigures, with_level: bool) -> str:
+    """Of a difference that is shown: ``18 % (95 % interval 9 to 28 %)``, or a factor."""
+    (value, *ends), level, unit = _limits(each)
+    name = f"{100 * level:g} % interval " if with_level else ""
+    if each.comparison is not None and not 1.0 / MANY < 1.0 + value < MANY:
+        times, *limits = (1.0 + at if value > 0.0 else 1.0 / (1.0 + at) for at in (value, *ends))
+        low, high = sorted(limits)
+        return f"a factor of {times:.2g} ({name}{low:.2g} to {high:.2g})"
+    low, high = sorted(end if value >= 0.0 else -end for end in ends)
+    told = [_fixed(at, high - low) for at in (abs(value), low, high)]
+    return f"{told[0]} {unit} ({name}{told[1]} to {told[2]}{' %' if unit == '%' else ''})"
+
+
+def _seen(each: ComparisonFigures) -> str:
+    """``+3 %, 95 % interval −4 to +11 %``."""
+    (value, low, high), level, unit = _limits(each)
+    told = [_fixed(at, high - low, "+") for at in (value, low, high)]
+    return f"{told[0]} {unit}, {100 * level:g} % interval {told[1]} to {told[2]}{' %' if unit == '%' else ''}"
+
+
+def _fixed(share: float, width: float, sign: str = "") -> str:
+    text = f"{100 * share:{sign}.{0 if width >= _NARROW else 1}f}"
+    return text.lstrip("+-") if not text.strip("+-0.") else text.replace("-", MINUS)

@@ -1,0 +1,59 @@
+"""What is missing of a comparison, and whether its verdict depends on what that may have been."""
+
+from __future__ import annotations
+
+from anywire_experiment.analysis.results import ComparisonFigures, Results
+from anywire_experiment.analysis.survivors import Bounds
+from anywire_experiment.analysis.wording import MINUS, meaning_of, percent
+from anywire_experiment.report.tables import Table
+
+
+def missing(results: Results, workload: str) -> Table:
+    """Without rows where nothing failed and no block is missing."""
+    found = [
+        (each, each.bounds) for each in results.comparisons if each.workload == workload and each.bounds is not None
+    ]
+    return Table(
+        "What is missing",
+        [
+            "Arm",
+            "Metric",
+            "Failed, baseline",
+            "Failed, arm",
+            "Blocks missing",
+            "Change, at least",
+            "At most",
+            "Verdict",
+        ],
+        [
+            [
+                each.candidate,
+                meaning_of(each.metric).title,
+                percent(bounds.failed_baseline),
+                percent(bounds.failed_candidate),
+                f"{bounds.missing} of {bounds.blocks}",
+                *_ends(each, bounds),
+                _held(each),
+            ]
+            for each, bounds in found
+        ],
+        "Failed: the share of requests without an answer. At least and at most: the change in the blocks that both "
+        "arms have, if the requests of one that failed had been as fast as the fastest answer and those of the other "
+        "as slow as their time allowed, and the other way round. A missing block may have had any ratio. A verdict is "
+        "given only where it is the same at both ends.",
+        frozenset({1, 7}),
+    )
+
+
+def _ends(each: ComparisonFigures, bounds: Bounds) -> list[str]:
+    if each.shares is not None:
+        return [f"{100 * at:+.1f} points".replace("-", MINUS) for at in (bounds.low, bounds.high)]
+    return [_change(at) for at in (bounds.low, bounds.high)]
+
+
+def _change(ratio: float) -> str:
+    return percent(ratio - 1.0, signed=True) if 1 / 3 < ratio < 3 else f"{ratio:.3g} times"
+
+
+def _held(each: ComparisonFigures) -> str:
+    return f"{each.verdict.words} at both ends" if each.verdict is not None else "none: it would depend on it"
