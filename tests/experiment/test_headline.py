@@ -98,6 +98,22 @@ def test_what_another_metric_says_against_it_is_not_left_out() -> None:
     assert "time to first token" not in said
 
 
+def test_what_the_first_metric_leaves_open_is_told_by_others() -> None:
+    said = told(found("http", 1.08, spread=0.25), found("http", 1.3, metric="ttft"), found("http", 1.4, metric="itl"))
+    assert said.startswith("http is slower than dds by 30 % (95 % interval ")
+    assert " in time to first token under one-client; there is not enough data to tell http from dds in latency" in said
+    assert "40" not in said
+
+
+def test_what_is_not_told_apart_is_one_part() -> None:
+    wide = [found(f"arm-{at}", 1.08, spread=0.25) for at in range(9)]
+    said = told(*wide, found("http", 1.08, spread=0.25, workload="streams"))
+    assert said == (
+        "There is not enough data to tell from dds: arm-0, arm-1, arm-2, arm-3 and 5 more in latency under "
+        "one-client, http in latency under streams."
+    )
+
+
 def test_many_places_are_told_by_the_least_and_the_most() -> None:
     said = told(*(found("http", 1.2 + 0.1 * at, workload=f"load-{at}") for at in range(9)))
     assert "http is slower than dds in 9 cases, by 20.0 % (95 % interval" in said

@@ -19,6 +19,7 @@ from anywire_experiment.programs import found_program
 from anywire_experiment.record.sources import sources_of
 from anywire_experiment.run.expectations import expectations
 from anywire_experiment.run.system import System
+from anywire_experiment.statistics import FEWEST_BLOCKS
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -91,7 +92,7 @@ def test_the_shipped_plan_has_the_server_beside_nats_alone_and_names_its_program
 
 def test_a_server_that_is_no_companion_is_told_beforehand(tmp_path: Path, dds_domain: int) -> None:
     factors, workloads = {"transport": ["zeromq", "nats"]}, {"one": {"requests": 20}}
-    plan = Plan.model_validate(tree(companions={}, factors=factors, workloads=workloads, blocks=12))
+    plan = Plan.model_validate(tree(companions={}, factors=factors, workloads=workloads, blocks=FEWEST_BLOCKS))
     (told,) = expectations(plan, arms_of(plan))
     assert told.startswith("the transport nats of nats needs a server that is no process of its cells")
     shipped = load_plan(SHIPPED)

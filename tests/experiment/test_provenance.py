@@ -109,7 +109,7 @@ def test_the_code_of_others_is_kept_whole(checkout: Path, tmp_path: Path, monkey
     (folder,) = (each for each in (tmp_path / "record/sources").iterdir() if each.is_dir())
     assert folder.name == f"their-plugin-{source_of(theirs).sha256[:12]}"
     kept = {each.relative_to(folder).as_posix(): each.read_text() for each in folder.rglob("*.py")}
-    assert kept == {"theirs/__init__.py": "ONE = 1\n", "theirs/more.py": "TWO = 2\n"}
+    assert kept == {"__init__.py": "ONE = 1\n", "more.py": "TWO = 2\n"}
 
 
 def test_a_wheel_is_told_by_the_hash_of_what_it_brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ keeps everything. `analysis` computes every figure from the raw data alone, with
 `report` draws them; `outcome` seals all that and can tell whether it still holds. `energy` counts what the
 machine took.
 
-Before a run `dry_run` tells what it will take. Afterwards a record that is still what was sealed is `verified`; `frames`
-has it as tables, `exports` as files, and `gate` fails a build on what it shows.
+Before a run `dry_run` tells what it will take. Afterwards a record that is still what was sealed is `verified`;
+`frames` has it as tables, `exports` as files, and `gate` fails a build on what it shows.
 
 What may import what: everything the plan; `run` also `load`, `network`, `energy` and `record`; `analysis` also `record`
 and `statistics`; `report` also `analysis`. Those before and after a run import the rest, and nothing but the command

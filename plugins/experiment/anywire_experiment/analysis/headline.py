@@ -14,8 +14,12 @@ MOST_CLAUSES = 5
 """Of the sentence; the findings below it have the rest."""
 MOST_PLACES = 3
 """Workloads that a clause names one by one; of more, it names the two with the least and the largest effect."""
+MOST_NAMES = 5
+"""Arms that a clause names; of more, how many they are."""
 _NARROW = 0.03
 """Width of an interval below which a tenth of a percent says something."""
+_UNDECIDED = 2
+"""Rank of clauses that show nothing."""
 _SHOWN = (Outcome.BETTER, Outcome.WORSE)
 
 
@@ -37,7 +41,7 @@ class _Clause(NamedTuple):
         """Differences come first, then what is alike, then what is not told."""
         if self.outcome in _SHOWN:
             return 0
-        return 1 if self.outcome is Outcome.EQUIVALENT else 2 if self.outcome is not None else 3
+        return 1 if self.outcome is Outcome.EQUIVALENT else _UNDECIDED if self.outcome is not None else 3
 
     @property
     def weight(self) -> tuple[int, float]:
@@ -53,17 +57,20 @@ def headline(
     levels: Mapping[str, Mapping[str, str]],
 ) -> str:
     """What was found of each level of the factor ``compared`` beside ``baseline``, by the first metric of each workload
-    that can be judged; of other metrics only what speaks against that. ``levels`` are those of each arm."""
+    that can be judged; of other metrics what that one does not say. ``levels`` are those of each arm."""
     if len(arms) < 2:
         return f"One arm was measured ({', '.join(arms)}), so nothing is compared."
     given = [each for each in comparisons if _is_comparable(each)]
     names = list(dict.fromkeys(levels[each.candidate][compared] for each in comparisons))
     if not given:
-        return f"Nothing could be judged of {_listed(names)} beside {baseline}; the list says why."
+        return f"Nothing could be judged of {_few(names)} beside {baseline}; the list says why."
     clauses = _clauses(_told(given), compared, levels)
     by_weight = sorted(clauses, key=lambda each: each.weight, reverse=True)[:MOST_CLAUSES]
     kept = sorted((each for each in clauses if each in by_weight), key=lambda each: each.rank)
-    sentence = "; ".join(_said(each, baseline, with_level=at == 0) for at, each in enumerate(kept))
+    told = [_said(each, baseline, with_level=at == 0) for at, each in enumerate(kept) if each.rank != _UNDECIDED]
+    if undecided := [each for each in kept if each.rank == _UNDECIDED]:
+        told.append(_not_told_apart(undecided, baseline))
+    sentence = "; ".join(told)
     more = "; the findings tell more" if len(kept) < len(clauses) else ""
     # A name stays as it is.
     first = sentence[0] if sentence.startswith(tuple(names)) else sentence[0].upper()
@@ -92,13 +99,19 @@ def _told(given: Sequence[ComparisonFigures]) -> list[ComparisonFigures]:
         if main[each.workload] == each.metric and each.verdict is not None
     }
 
-    def against(each: ComparisonFigures) -> bool:
+    told: set[tuple[str, str, Outcome]] = set()
+
+    def adds(each: ComparisonFigures) -> bool:
+        """Whether it shows a difference that the first metric does not, nor one before it."""
         if each.verdict is None or each.verdict.outcome not in _SHOWN:
             return False
-        found = by_main.get((each.workload, each.candidate))
-        return found in (*_SHOWN, Outcome.EQUIVALENT) and found is not each.verdict.outcome
+        key = (each.workload, each.candidate, each.verdict.outcome)
+        if key in told or by_main.get(key[:2]) is each.verdict.outcome:
+            return False
+        told.add(key)
+        return True
 
-    return [each for each in given if each.metric == main[each.workload] or against(each)]
+    return [each for each in given if each.metric == main[each.workload] or adds(each)]
 
 
 def _clauses(
@@ -121,7 +134,7 @@ def _clauses(
 
 
 def _said(clause: _Clause, baseline: str, *, with_level: bool) -> str:
-    names, found = _listed(clause.names), clause.found
+    names, found = _few(clause.names), clause.found
     several = len(clause.names) > 1
     if clause.rank == 0:
         return f"{names} is {clause.words} than {baseline} {_sizes(found, with_level=with_level)}"
@@ -129,14 +142,25 @@ def _said(clause: _Clause, baseline: str, *, with_level: bool) -> str:
     if clause.rank == 1:
         within = clause.words.replace("equivalent", f"equivalent to {baseline}", 1)
         return f"{names} {'are each' if several else 'is'} {within} in {where}"
-    if clause.rank == 2:
-        seen = f" ({_seen(found[0])})" if len(found) == 1 and not several else ""
-        return f"there is not enough data to tell {names} from {baseline} in {where}{seen}"
     return f"{names} {'are' if several else 'is'} not judged beside {baseline} in {where}: the findings say why"
+
+
+def _not_told_apart(clauses: Sequence[_Clause], baseline: str) -> str:
+    if len(clauses) == 1:
+        (only,) = clauses
+        seen = f" ({_seen(only.found[0])})" if len(only.found) == len(only.names) == 1 else ""
+        return f"there is not enough data to tell {_few(only.names)} from {baseline} in {_places(only.found)}{seen}"
+    parts = [f"{_few(each.names)} in {_places(each.found)}" for each in clauses]
+    return f"there is not enough data to tell from {baseline}: {', '.join(parts)}"
 
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _few(names: Sequence[str]) -> str:
+    few = list(names) if len(names) <= MOST_NAMES else [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
+    return _listed(few)
 
 
 def _place(each: ComparisonFigures) -> str:

@@ -22,7 +22,9 @@ from anywire_experiment.record.content import UnknownType, as_array, kind_of, pa
 
 Ints = NDArray[np.int64]
 
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp": 0, "pb": 0}]
+_PRESET = 9 | lzma.PRESET_EXTREME
+_DICTIONARY = 1 << 26
+"""Bytes that LZMA looks back at most: more memory is not needed to unpack a stream."""
 _DECIMALS = 9
 """Digits behind the point with which a number is still written as a whole one."""
 _EXACT = 2**53
@@ -97,10 +99,14 @@ def _ordered(names: Sequence[str]) -> list[str]:
     return [*(each for each in _FIRST if each in names), *(each for each in names if each not in _FIRST)]
 
 
+def _filters(dictionary: int) -> list[dict[str, int]]:
+    return [{"id": lzma.FILTER_LZMA2, "preset": _PRESET, "dict_size": dictionary, "lc": 4, "lp": 0, "pb": 0}]
+
+
 def _streams(sizes: Sequence[int], data: bytes, most_bytes: int) -> Iterator[bytes]:
     start, left = 0, most_bytes
     for size in sizes:
-        packer = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS)
+        packer = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(_DICTIONARY))
         try:
             stream = packer.decompress(data[start : start + size], max_length=left + 1)
         except lzma.LZMAError as error:
@@ -219,7 +225,9 @@ class _Writing(_Known):
         return small - self.predicted(by, rows, unit)
 
     def _bytes(self, stream: NDArray[np.generic]) -> None:
-        self.streams.append(lzma.compress(stream.tobytes(), lzma.FORMAT_RAW, filters=_FILTERS))
+        # To make a large table for a short stream takes longer than to pack it.
+        filters = _filters(min(_DICTIONARY, max(4096, stream.nbytes)))
+        self.streams.append(lzma.compress(stream.tobytes(), lzma.FORMAT_RAW, filters=filters))
 
 
 class _Reading(_Known):

@@ -29,8 +29,8 @@ def places(results: Results, workload: str) -> Table:
         "Place in a block",
         ["Metric", *(f"Place {at + 1}" for at in shown), "Most apart", "p", "p of what ran before", "Effect"],
         [_place(each, shown) for each in found],
-        "Geometric mean at a place by that at the others, less 1, over all arms; it is taken to be the same for "
-        "each. An effect with p of 0.05 or less is taken out of the values before arms are compared. What ran before: "
+        "Geometric mean at a place by that at the others, less 1, over all arms; it is taken to be the same for each "
+        "arm. An effect with p of 0.05 or less is taken out of the values before arms are compared. What ran before: "
         "whether the arm that ran directly before makes a difference beside the place; with two arms that cannot be "
         f"told.{note}",
         frozenset({len(shown) + 1, len(shown) + 4}),

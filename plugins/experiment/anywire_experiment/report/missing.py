@@ -6,6 +6,7 @@ from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.survivors import Bounds
 from anywire_experiment.analysis.wording import MINUS, meaning_of, percent
 from anywire_experiment.report.tables import Table
+from anywire_experiment.statistics import Outcome
 
 
 def missing(results: Results, workload: str) -> Table:
@@ -37,10 +38,10 @@ def missing(results: Results, workload: str) -> Table:
             ]
             for each, bounds in found
         ],
-        "Failed: the share of requests without an answer. At least and at most: the change in the blocks that both "
-        "arms have, if the requests of one that failed had been as fast as the fastest answer and those of the other "
-        "as slow as their time allowed, and the other way round. A missing block may have had any ratio. A verdict is "
-        "given only where it is the same at both ends.",
+        "Failed: the share of requests without an answer. At least and at most: the change in blocks that both arms "
+        "have, if the failed requests of one had been as fast as the fastest answer and those of the other as slow as "
+        "their time allowed, and the other way round. A missing block may have had any ratio. A verdict is given only "
+        "where it is the same at both ends.",
         frozenset({1, 7}),
     )
 
@@ -56,4 +57,7 @@ def _change(ratio: float) -> str:
 
 
 def _held(each: ComparisonFigures) -> str:
-    return f"{each.verdict.words} at both ends" if each.verdict is not None else "none: it would depend on it"
+    if each.verdict is None:
+        return "none: it would depend on it"
+    shown = each.verdict.outcome is not Outcome.NOT_ENOUGH_DATA
+    return f"{each.verdict.words} at both ends" if shown else f"none: {each.verdict.words}"

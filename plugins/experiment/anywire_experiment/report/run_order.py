@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from anywire_experiment.analysis.headline import main_metrics
 from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.wording import meaning_of, percent
 from anywire_experiment.report.drawing import FAINT, INK, Look, Picture, drawn, legend, looks, svg, value_axis
@@ -26,7 +25,7 @@ def table(results: Results, workload: str) -> Table:
     found = [each for each in results.comparisons if each.workload == workload and each.comparison is not None]
     return Table(
         "Order of the blocks",
-        ["Arm", "Metric", "Lag-1", "p of dependence", "Worth", "Change per block", "p of drift", "Blocks are"],
+        ["Arm", "Metric", "Lag-1", "p of dependence", "Worth", "Change per block", "p of drift", "Drift, dependence"],
         [_row(each) for each in found],
         "Of the ratio to the baseline, in the order in which the blocks ran. Lag-1: its correlation with the block "
         "before, after a drift is taken out, with its interval; 0 when blocks are independent. Worth: how many "
@@ -60,13 +59,14 @@ def _told(order: RunOrder) -> str:
         said.append("too dependent to be judged")
     elif order.depends:
         said.append("dependent, which the interval allows for")
-    return "; ".join(said) or "not shown to drift or to depend on each other"
+    return "; ".join(said) or "neither shown"
 
 
 def pictures(results: Results, workload: str, name: str, arms: Sequence[str]) -> list[Picture]:
-    """The first metric that is judged, and further ones of which some blocks are shown to drift or to depend on each
-    other. None where nothing is compared."""
-    main = main_metrics(results.comparisons).get(workload)
+    """The first metric that is compared by a ratio, and further ones whose blocks are shown to drift or to depend on
+    each other. None where nothing is compared."""
+    ratios = [each.metric for each in results.comparisons if each.workload == workload and each.comparison is not None]
+    main = ratios[0] if ratios else None
     metrics = list(dict.fromkeys(each.metric for each in results.comparisons if _tells(each, workload)))
     chosen = [main, *[each for each in metrics if each != main][:MOST_FURTHER]] if main is not None else []
     made = [_picture(results, workload, metric, f"{name}-{metric}", arms) for metric in chosen]

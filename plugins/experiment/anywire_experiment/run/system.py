@@ -29,6 +29,8 @@ from anywire_experiment.run.revision import VARIABLES, command_of, for_revision
 from anywire_experiment.run.subject import GRACE, LOOPBACK, Subject, free_port
 
 ORCHESTRATOR = "orchestrator"
+_ANSWER = 15.0
+"""Seconds in which the orchestrator answers a question, however busy it is."""
 _DDS_DOMAINS = range(10, 101)
 """Up to 100 they keep clear of the ports that the system gives out."""
 
@@ -51,6 +53,7 @@ class System(Subject):
         """``beside``: agents that run on the orchestrator's host, and not behind the link."""
         super().__init__(arm, folder, private, cpus, hosts, died)
         self._single = starts_its_agents(arm)
+        self._counts = True
         self._tasks = private / "tasks.jsonl"
         """What the recorder writes."""
         host = hosts.orchestrator.address if hosts else LOOPBACK
@@ -123,10 +126,17 @@ class System(Subject):
             raise CellFailed(f"the first request was answered over {told['transport']} and not {expected}")
 
     async def counters(self) -> Mapping[str, float]:
-        if not self.orchestrator.alive:
+        if not self.orchestrator.alive or not self._counts:
             return {}
         self.orchestrator.say("counters")
-        counted: dict[str, float] = (await self.orchestrator.hear("counters"))["counters"]
+        try:
+            counted: dict[str, float] = (await self.orchestrator.hear("counters", silence=_ANSWER))["counters"]
+        except CellFailed:
+            if self.arm.build is None or not self.orchestrator.alive:
+                raise
+            # A revision from before it was asked for them.
+            self._counts = False
+            return {}
         return counted
 
     def recorded(self) -> tuple[list[TaskEnded], list[recorder.Change], str]:
