@@ -40,7 +40,7 @@ def found(folder: Path) -> ComparisonFigures:
 
 def test_a_leak_is_told_as_drift_with_its_size(tmp_path: Path) -> None:
     """1 % slower with each block, and 7.8 % in the middle of the run."""
-    fabricate(tmp_path, plan_of(workloads={"one-client": {"requests": 60}}) | LATENCY)
+    fabricate(tmp_path, plan_of() | LATENCY)
     slowed(tmp_path, "dds", {block: 1.01**block for block in range(1, 17)})
     told = found(tmp_path)
     assert told.comparison is not None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from anywire_experiment.analysis.family import too_large
 from anywire_experiment.arms import Arm
 from anywire_experiment.dry_run.chances import MOST_TOLD, WANTED, Chance, chances, pairs
 from anywire_experiment.dry_run.duration import Seconds, duration
@@ -50,7 +51,7 @@ def forecast(plan: Plan, earlier: Path | None = None) -> Forecast:
         len(pairs(plan, arms)),
         known,
         missing or obstacles(plan, arms),
-        [*notes, *warnings(plan, arms)],
+        [*notes, *warnings(plan, arms), *too_large(plan, len(pairs(plan, arms)))],
     )
 
 
