@@ -29,9 +29,9 @@ def table(results: Results, workload: str) -> Table:
         [_row(each) for each in found],
         "Of the ratio to the baseline, in the order in which the blocks ran. Lag-1: its correlation with the block "
         "before, after a drift is taken out, with its interval; 0 when blocks are independent. Worth: how many "
-        "independent blocks know as much; intervals allow for a correlation up to 0.5. Change per block: the median of all "
-        "slopes (Theil and Sen), with its interval for independent blocks. A drift is shown at p up to 0.003; the ratio "
-        "that is judged is then the one in the middle of the run.",
+        "independent blocks know as much; intervals allow for a correlation up to 0.5. Change per block: the median of "
+        "all slopes (Theil and Sen), with its interval for independent blocks. A drift is shown at p up to 0.003; the "
+        "ratio that is judged is then the one in the middle of the run.",
         frozenset({1, 7}),
     )
 
