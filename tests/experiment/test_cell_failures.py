@@ -65,6 +65,27 @@ async def test_a_process_that_ends_on_its_own_fails_the_cell(tmp_path: Path, dds
     assert [(each.agent, each.workload) for each in died] == [(name, "long")]
 
 
+PRINTING = """
+import json
+import os
+import sys
+
+print("{'no': json}")
+print(json.dumps({"level": "info", "event": 3}))
+print("half a line", end="", flush=True)
+os.write(1, b'{"level": "info"}\\n[1]\\n{no json}\\n' + b"[" * 100_000 + b"\\n" + b"x" * (17 << 20) + b"\\n")
+"""
+
+
+async def test_what_a_plugin_prints_disturbs_nothing(tmp_path: Path, dds_domain: int) -> None:
+    (tmp_path / "printing.py").write_text(PRINTING)
+    tree = plan_tree(dds_domain, factors={"transport": ["zeromq"]})
+    tree["system"]["plugins"] = [str(tmp_path / "printing.py")]
+    cell = await run_cell(tree, tmp_path / "cell", dds_domain)
+    assert (cell.state, cell.reason) == ("completed", "")
+    assert "half a line" in (tmp_path / "cell/logs/agent-1.log").read_text()
+
+
 async def test_a_load_generator_that_hangs_fails_the_cell(
     tmp_path: Path, dds_domain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

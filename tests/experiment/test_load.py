@@ -15,8 +15,9 @@ import pytest
 from aiohttp import web
 from tests.experiment.answering import HEADERS, USAGE, Handler, events, gateway, measured, piece, streamed, whole
 
-from anywire.errors import ConfigError
+from anywire.errors import AgentUnavailable, ConfigError
 from anywire_experiment.load.arrivals import arrivals
+from anywire_experiment.load.openai_http import HttpTarget
 from anywire_experiment.load.prompts import PromptMaker
 from anywire_experiment.trace_formats import Arrival, read_trace
 from anywire_experiment.workload import Bursts, Poisson, Prompts, Trace
@@ -349,3 +350,24 @@ async def test_what_a_server_claims_of_its_tokens_breaks_nothing(tmp_path: Path)
 
     row = (await measured(tmp_path, boasting, {"requests": 1})).to_pylist()[0]
     assert (row["outcome"], row["tokens"]) == ("ok", 0)
+
+
+@pytest.mark.parametrize(
+    "body", ["[]", "{}", '{"data": ["m"]}', '{"data": [{}]}', '{"data": 3}', '{"data": []}', "[" * 100_000, "no JSON"]
+)
+async def test_a_server_that_does_not_tell_its_models_is_told_of(body: str) -> None:
+    async def models(request: web.Request) -> web.StreamResponse:
+        return web.Response(text=body)
+
+    app = web.Application()
+    app.add_routes([web.get("/v1/models", models)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        target = HttpTarget(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        with pytest.raises(AgentUnavailable, match="model"):
+            await target.first_model()
+        await target.close()
+    finally:
+        await runner.cleanup()

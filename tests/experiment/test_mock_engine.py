@@ -191,7 +191,15 @@ async def test_it_is_a_program_that_says_where_it_listens_and_ends_when_asked() 
         assert await process.wait() == 0
 
 
-@pytest.mark.parametrize(("arguments", "said"), [(("--itl", "-1"), "expected ms"), (("--host", "nowhere.invalid"), "")])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--itl", "-1"), "expected ms"),
+        (("--host", "nowhere.invalid"), ""),
+        (("--port", "65536"), "expected a port"),
+        (("--slots", "-1"), "expected a number from 0 on"),
+    ],
+)
 async def test_what_it_cannot_do_it_says(arguments: tuple[str, ...], said: str) -> None:
     command = (sys.executable, "-m", "anywire_experiment.mock_engine", *arguments)
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)

@@ -67,6 +67,18 @@ def test_a_file_that_is_not_there_and_a_window_after_the_end_are_told_beforehand
         load_plan(plan_of(tmp_path, 5, **moving))
 
 
+def test_a_gap_of_a_trace_in_the_middle_of_the_blocks_is_told_beforehand(tmp_path: Path) -> None:
+    rows = [f"{at},10,2" for at in (0, 1, 2, 3, 9, 10)]
+    (tmp_path / "gap.csv").write_text("\n".join(["arrival_s,input_tokens,output_tokens", *rows]) + "\n")
+    trace_file(tmp_path, "long.csv", 100, apart=0.1)
+    moving = {"file": "gap.csv", "window": {"seconds": 2, "step": 2}}
+    load_plan(plan_of(tmp_path, 2, **moving))
+    with pytest.raises(ConfigError, match=r"trace .*gap\.csv has no requests in the window from 4 s for 2 s"):
+        load_plan(plan_of(tmp_path, 5, **moving))
+    with pytest.raises(ConfigError, match=r"gap\.csv"):
+        load_plan(plan_of(tmp_path, 2, file="long.csv", further=["gap.csv"], window={"start": 5, "seconds": 1}))
+
+
 @pytest.mark.timeout(PATIENCE)
 async def test_each_block_has_its_own_and_the_record_keeps_all(tmp_path: Path, dds_domain: int) -> None:
     files = [trace_file(tmp_path, f"{name}.csv", count).name for name, count in (("a", 3), ("b", 5))]

@@ -10,7 +10,7 @@ from typing import Any
 from anywire.config_layers import File
 from anywire.errors import ConfigError
 from anywire_experiment.exercises.files import read_exercises
-from anywire_experiment.trace_formats import read_trace
+from anywire_experiment.trace_formats import check_traces, read_trace
 from anywire_experiment.workload import Trace, Workload
 
 
@@ -36,17 +36,15 @@ def with_plugins(system: dict[str, Any], source: File, folder: Path) -> dict[str
 
 
 def with_files(name: str, workload: Workload, blocks: int, source: File, folder: Path) -> Workload:
-    """With the files that it names where they are found; they are read to see that they can be, a trace for the last of
-    its ``blocks``."""
+    """With the files that it names where they are found; they are read to see that they can be, a trace for each of its
+    ``blocks``."""
     arrivals, exercises = workload.arrivals, workload.exercises
     if isinstance(arrivals, Trace):
         keys: list[int | str] = ["workloads", name, "arrivals"]
         found = _file(arrivals.file, [*keys, "file"], source, folder)
         further = [_file(each, [*keys, "further", at], source, folder) for at, each in enumerate(arrivals.further)]
         placed = arrivals.model_copy(update={"file": found, "further": tuple(further)})
-        for block in range(max(1, blocks - len(further)), blocks + 1):
-            part = placed.of_block(block)
-            read_trace(part.file, part)
+        check_traces(placed, blocks)
         return workload.model_copy(update={"arrivals": placed})
     if workload.sizes is not None and workload.sizes.file is not None:
         found = _file(workload.sizes.file, ["workloads", name, "sizes", "file"], source, folder)

@@ -23,6 +23,8 @@ _IN_BRACES = re.compile(rf"\{{({_OWN})\}}")
 _NAMED = re.compile(rf"\{{(?!port\.){_OF_OTHERS}\}}")
 _ABSOLUTE = re.compile(r"^https?://")
 
+Text = Annotated[str, pydantic.Field(pattern=r"^[^\x00]*$")]
+VariableName = Annotated[str, pydantic.Field(pattern=r"^[^=\x00]+$")]
 FileName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 Named = Callable[[str, str], str]
 """Gives the host or a port of a companion: ``("engine", "port")``."""
@@ -43,7 +45,7 @@ class Program(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    command: tuple[str, ...] = pydantic.Field(
+    command: tuple[Text, ...] = pydantic.Field(
         min_length=1, description="program and arguments; it stays in the foreground"
     )
     ready: str | ReadyAt = pydantic.Field(
@@ -54,7 +56,7 @@ class Program(pydantic.BaseModel):
     files: dict[FileName, str] = pydantic.Field(
         default_factory=dict, description="name: text of a file that is written into its folder"
     )
-    environment: dict[str, str] = pydantic.Field(default_factory=dict, description="environment variables")
+    environment: dict[VariableName, Text] = pydantic.Field(default_factory=dict, description="environment variables")
     search: tuple[str, ...] = pydantic.Field(
         (),
         description="folders in which its program is looked for before the search path; `~` and `$NAME` are filled in, "
@@ -65,6 +67,13 @@ class Program(pydantic.BaseModel):
         description="command that tells its version, for the record; needed only for a program that no Python package "
         "brought",
     )
+
+    @pydantic.field_validator("command")
+    @classmethod
+    def _names_a_program(cls, command: tuple[str, ...]) -> tuple[str, ...]:
+        if not command[0]:
+            raise ValueError("the first of `command` is empty, and should be a program")
+        return command
 
     @pydantic.field_validator("ready")
     @classmethod

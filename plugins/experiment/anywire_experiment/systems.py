@@ -25,8 +25,10 @@ OpenAI API. Without ``command`` nothing is started, and what is at that URL, suc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import pydantic
 
@@ -113,7 +115,7 @@ class ForeignSystem(_System):
     @pydantic.field_validator("base_url")
     @classmethod
     def _is_a_url(cls, url: str) -> str:
-        if not url.startswith("http://"):
+        if not _is_reachable(url):
             raise ValueError(f"expected http://HOST:PORT, found {url!r}")
         return url
 
@@ -156,6 +158,17 @@ class ForeignSystem(_System):
             search=self.search,
             version=self.version,
         )
+
+
+def _is_reachable(url: str) -> bool:
+    """Whether it has a host and a port that can be, once what stands in braces is filled in."""
+    if not url.startswith("http://") or not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    try:
+        where = urlsplit(re.sub(r"\{[^{}]*\}", "1", url))
+        return bool(where.hostname) and where.port != 0
+    except ValueError:
+        return False
 
 
 def system_of(name: str, value: Any) -> AnywireSystem | ForeignSystem:

@@ -76,6 +76,24 @@ def read_trace(path: Path, of: Trace | None = None) -> list[Arrival]:
     """The requests of a trace in order of time, the first at 0; ``of`` says which part of it is wanted, and how fast.
     Raises `ConfigError` naming the line."""
     wanted = of or Trace(file=path)
+    return _part(path, _read(path, wanted), wanted)
+
+
+def check_traces(trace: Trace, blocks: int) -> None:
+    """Raises `ConfigError` for a file of ``trace`` that cannot be read, and for the first of ``blocks`` that would have
+    no requests."""
+    read: dict[Path, list[Arrival]] = {}
+    for block in range(1, blocks + 1):
+        part = trace.of_block(block)
+        if part.file not in read:
+            read[part.file] = _read(part.file, part)
+        elif part.window is None:
+            break  # all files have had their turn, and nothing moves
+        _part(part.file, read[part.file], part)
+
+
+def _read(path: Path, wanted: Trace) -> list[Arrival]:
+    """All of it, in order of time."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             name, rows = _rows(path, file, wanted.format)
@@ -85,8 +103,11 @@ def read_trace(path: Path, of: Trace | None = None) -> list[Arrival]:
     if not found:
         raise ConfigError(f"trace {path} has no requests")
     found.sort(key=lambda each: each.at)
-    if name == "burstgpt":
-        found = _thinking(found)
+    return _thinking(found) if name == "burstgpt" else found
+
+
+def _part(path: Path, found: list[Arrival], wanted: Trace) -> list[Arrival]:
+    """What is wanted of it, the first at 0."""
     if wanted.window is not None:
         found = _within(path, found, wanted.window)
     found = found[: wanted.first]

@@ -29,8 +29,9 @@ _command = msgspec.json.Decoder(_Command)
 
 
 def say(event: str, **members: Any) -> None:
-    sys.stdout.write(msgspec.json.encode({"event": event, **members}).decode() + "\n")
-    sys.stdout.flush()
+    assert sys.__stdout__ is not None
+    sys.__stdout__.write(msgspec.json.encode({"event": event, **members}).decode() + "\n")
+    sys.__stdout__.flush()
 
 
 class _Session:
@@ -131,6 +132,7 @@ async def _obey_all(path: Path) -> None:
 
 
 def main() -> int:
+    sys.stdout = sys.stderr  # what plugins print is for the log
     try:
 
         async def work(stop: Stop) -> None:

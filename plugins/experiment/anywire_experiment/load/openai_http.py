@@ -40,7 +40,17 @@ class _Event(msgspec.Struct):
     error: dict[str, Any] | None = None
 
 
+class _Model(msgspec.Struct):
+    id: str
+    agents: Any = 1
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
 _event = msgspec.json.Decoder(_Event)
+_models = msgspec.json.Decoder(_Models)
 
 
 class HttpTarget(Target):
@@ -61,11 +71,14 @@ class HttpTarget(Target):
         answer, body = await self._exchange(self._head("GET", "/models", ""), Question("", b"", False, 0, 10.0, 0))
         if answer.status != 200:
             raise AgentUnavailable(f"the gateway does not tell its models: {answer.outcome} {bytes(body[:200])!r}")
-        models = msgspec.json.decode(body)["data"]
+        try:
+            models = _models.decode(body).data
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise AgentUnavailable(f"the gateway does not tell its models: {error}: {bytes(body[:200])!r}") from error
         if not models:
             raise AgentUnavailable("the gateway offers no model: is there an agent?")
         # One of a service, such as a deliberation, is asked for by its name.
-        return str(next((each for each in models if each.get("agents", 1)), models[0])["id"])
+        return next((each for each in models if each.agents), models[0]).id
 
     async def connect(self, clients: int) -> None:
         self._idle.extend([await self._new() for _ in range(clients - len(self._idle))])

@@ -35,20 +35,34 @@ async def serve(host: str, port: int, pace: Pace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; default: a free one")
+    parser.add_argument("--port", type=_port, default=0, help="port to listen on; default: a free one")
     parser.add_argument("--ttft", type=_ms, default=0.0, help="ms to the first token; default: 0")
     parser.add_argument("--itl", type=_ms, default=0.0, help="ms from token to token; default: 0")
     parser.add_argument(
         "--whole", type=_ms, help="ms to an answer that is asked for whole; default: as long as its tokens take"
     )
     parser.add_argument(
-        "--slots", type=int, default=0, help="requests that are answered at once; default: 0, any number"
+        "--slots", type=_count, default=0, help="requests that are answered at once; default: 0, any number"
     )
     given = parser.parse_args()
     try:
-        asyncio.run(serve(given.host, given.port, Pace(given.ttft, given.itl, max(0, given.slots), given.whole)))
+        asyncio.run(serve(given.host, given.port, Pace(given.ttft, given.itl, given.slots, given.whole)))
     except OSError as error:
         sys.exit(f"cannot listen on {given.host}:{given.port}: {error.strerror}")
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, found {text!r}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, found {text!r}")
+    return value
 
 
 def _ms(text: str) -> float:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -187,10 +188,24 @@ class Managed:
             self._died(self)
 
     async def _read(self, output: asyncio.StreamReader, heard: asyncio.Queue[dict[str, Any]]) -> None:
-        """Take in what it writes, to the end."""
-        async for line in output:
-            if line.startswith(b"{"):
-                heard.put_nowait(msgspec.json.decode(line))
+        """Take in what it tells, to the end. What else it writes, as a library of its may, is passed over."""
+        while True:
+            try:
+                line = await output.readline()
+            except ValueError:  # longer than its limit
+                continue
+            if not line:
+                return
+            with suppress(msgspec.DecodeError, RecursionError):
+                heard.put_nowait(_told(line))
+
+
+def _told(line: bytes) -> dict[str, Any]:
+    """Raises `msgspec.DecodeError` for a line that is no event."""
+    found = msgspec.json.decode(line, type=dict[str, Any])
+    if not isinstance(found.get("event"), str):
+        raise msgspec.ValidationError("there is no event")
+    return found
 
 
 def _environment(without: Collection[str]) -> dict[str, str]:

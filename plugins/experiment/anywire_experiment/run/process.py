@@ -39,8 +39,9 @@ _PROBE_TIMEOUT = 60.0
 
 
 def tell(event: str, **members: Any) -> None:
-    sys.stdout.write(msgspec.json.encode({"event": event, **members}).decode() + "\n")
-    sys.stdout.flush()
+    assert sys.__stdout__ is not None
+    sys.__stdout__.write(msgspec.json.encode({"event": event, **members}).decode() + "\n")
+    sys.__stdout__.flush()
 
 
 def obey(stop: Stop, commands: Mapping[str, Callable[[], object]]) -> None:
@@ -151,6 +152,7 @@ async def _work(config: Config, plugins: _Plugins, stop: Stop) -> None:
 
 def main() -> int:
     role, agents = sys.argv[1], int(sys.argv[2])
+    sys.stdout = sys.stderr  # what plugins print is for the log
     try:
         config = inherited_config()
         logs.configure(config.log_level, config.log_format)
