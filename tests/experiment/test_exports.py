@@ -134,7 +134,7 @@ def test_the_page_keeps_its_own_colours(record: Path) -> None:
 LATEX = shutil.which("pdflatex")
 
 
-@pytest.mark.skipif(LATEX is None, reason="no LaTeX here")
+@pytest.mark.skipif(LATEX is None, reason="missing: pdflatex (Debian: texlive-latex-recommended)")
 def test_the_document_with_all_tables_compiles(exported: Path, tmp_path: Path) -> None:
     shutil.copytree(exported / "tables", tmp_path / "tables")
     command = [str(LATEX), "-interaction=nonstopmode", "-halt-on-error", "all.tex"]

@@ -118,7 +118,9 @@ async def test_a_record_verifies_and_reports_anew(record: Path, tmp_path: Path) 
 
 def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    # Of a table several: some bytes say nothing of its values, which are what is sealed.
+    for at in range(len(content) // 2, len(content), 7 if path.suffix == ".parquet" else len(content)):
+        content[at] ^= 1
     path.write_bytes(content)
 
 

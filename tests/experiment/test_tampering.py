@@ -62,7 +62,10 @@ def files_of(folder: Path) -> list[str]:
 
 def changed(path: Path) -> bool:
     content = bytearray(path.read_bytes()) or bytearray(b"\0")
-    content[len(content) // 2] ^= 1
+    # Of a table not one byte alone: some of them say nothing of its values, which are what is sealed.
+    step = 7 if path.suffix == ".parquet" else len(content)
+    for at in range(len(content) // 2, len(content), step):
+        content[at] ^= 1
     path.write_bytes(content)
     return True
 
