@@ -114,7 +114,8 @@ def percentiles(arms: list[ArmFigures]) -> Table:
             for name, metric in each.metrics.items()
             if (found := metric.percentiles) is not None
         ],
-        f"Geometric mean over the blocks, with its interval. {NONE}: too few samples in a block for it.",
+        f"Median over the blocks, with its interval. {NONE}: too few answers in a block for it, or so many failures "
+        "that it is one.",
         frozenset({1, 6}),
     )
 
