@@ -91,8 +91,8 @@ def waiting(results: Results, workload: str, name: str, arms: Sequence[str]) -> 
             at = [max(each, _LEAST_S) for each in curve.seconds]
             if curve.low:
                 axes.fill_between(at, curve.low, curve.high, step="post", facecolor=look.color, alpha=0.15, linewidth=0)
-            line = {"color": look.color, "linestyle": look.line, "linewidth": 1.6}
-            axes.step(at, curve.waiting, where="post", label=names[arm], **line)
+            (line,) = axes.step(at, curve.waiting, where="post", color=look.color, linestyle=look.line, linewidth=1.6)
+            line.set_label(names[arm])
         axes.set_xscale("log")
         axes.set_xlim(_LEAST_S, max(curve.seconds[-1] for curve in given.values()))
         axes.set_ylim(0, 1.02)
