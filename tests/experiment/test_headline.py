@@ -156,3 +156,7 @@ def test_without_a_verdict_the_sentence_says_so() -> None:
     nothing = msgspec.structs.replace(unjudged, comparison=None, reason="it is 0")
     assert told(nothing) == "Nothing could be judged of http beside dds; the list says why."
     assert headline([], ["only"], "", "", {}) == "One arm was measured (only), so nothing is compared."
+
+
+def test_a_large_factor_has_no_exponent() -> None:
+    assert told(found("http", 2987.0)).startswith("http is slower than dds by a factor of 2987 (95 % interval 29")

@@ -14,7 +14,7 @@ from anywire_experiment.analysis.analyse import analysed
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results
 from anywire_experiment.report import missing, plots, run_order, sections
-from anywire_experiment.report.drawing import MOST_ARMS, looks
+from anywire_experiment.report.drawing import MOST_ARMS, brief_names, looks
 from anywire_experiment.report.findings import MOST_UNFOLDED, findings
 from anywire_experiment.report.intervals import MOST_ROWS
 from anywire_experiment.report.summary import summary
@@ -142,3 +142,29 @@ def test_arms_are_told_apart_without_colour() -> None:
     given = looks([str(at) for at in range(MOST_ARMS)]).values()
     for part in ("line", "marker", "hatch"):
         assert len({getattr(each, part) for each in given}) == MOST_ARMS, part
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_long_names_leave_room_for_what_is_drawn(tmp_path: Path) -> None:
+    factors = {
+        factor: [f"a-{factor}-with-a-long-name-and-a-revision-of-its-own-{at}" for at in (1, 2)]
+        for factor in ("selector", "scheduler")
+    }
+    tree = plan_of(blocks=6, factors=factors, workloads={"one-client": {"requests": 30, "stream": True}})
+    record = RawData(fabricate(tmp_path / "long", tree))
+    pictures = plots.of_workload(record, analysed(record), "one-client", "x")
+    assert len(pictures) > 4
+    for picture in pictures:
+        drawn = re.findall(r"<text [^>]*>([^<]*)</text>", picture.image)
+        assert drawn
+        assert max(map(len, drawn)) < 80
+
+
+def test_names_that_are_shortened_stay_apart() -> None:
+    names = brief_names(["dds", f"{'a' * 20}1{'b' * 20}", f"{'a' * 20}2{'b' * 20}"])
+    assert list(names.values()) == ["dds", "aaaaaaaaaaaaa…bbbbbbbbbbbb (2)", "aaaaaaaaaaaaa…bbbbbbbbbbbb (3)"]
+
+
+def test_percentiles_are_said_to_be_what_they_are(results: Results) -> None:
+    (table,) = [each for each in sections.of_workload(results, "one-client") if each.title == "Percentiles"]
+    assert table.note.startswith("Median over the blocks")

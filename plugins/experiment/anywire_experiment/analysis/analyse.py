@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from anywire_experiment.analysis import interactions, lateness, places, steadiness
-from anywire_experiment.analysis.blocks import Usable, median, typical, usable, values
+from anywire_experiment.analysis.blocks import Usable, median, usable, values
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
 from anywire_experiment.analysis.energy import energy_of
@@ -119,6 +119,13 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         for name, span in measured.spans_us().items():
             spans.setdefault(name, []).append(span)
     requests = sum(each.requests for each in blocks.values())
+    failed_share = _share(blocks.values(), record.plan.confidence)
+    quality, objective = quality_of(blocks, record.plan.confidence), _objective(record.plan, blocks)
+    shares: dict[Metric, Valued | None] = {
+        "failures": failed_share,
+        "quality": quality.share if quality else None,
+        "attainment": Valued(objective.share, objective.interval) if objective else None,
+    }
     return ArmFigures(
         arm=arm,
         levels=record.levels[arm],
@@ -126,11 +133,11 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         blocks=len(blocks),
         requests=requests,
         failed=failures.total(),
-        failed_share=_share(blocks.values(), record.plan.confidence),
+        failed_share=failed_share,
         failures=dict(sorted(failures.items())),
         unsteady=sum(each.workloads[workload].steady is False for each in cells),
         metrics={
-            metric: _metric(record, arm, workload, metric)
+            metric: _metric(record, arm, workload, metric, shares)
             for metric in record.metrics(workload)
             if record.can_have(metric, arm)
         },
@@ -144,8 +151,8 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         served=_served(blocks.values()),
         counters=_counters(cells, workload),
         origins=dict(sorted(origins.items())),
-        quality=quality_of(blocks, record.plan.confidence),
-        objective=_objective(record.plan, blocks),
+        quality=quality,
+        objective=objective,
         energy=energy_of(cells, blocks, workload),
         traffic=traffic_of(record.plan, blocks),
         search=searches_of(record, blocks, workload),
@@ -201,11 +208,16 @@ def _share(blocks: Collection[Measured], confidence: float) -> Valued | None:
     return Valued(sum(failed) / sum(requests), share)
 
 
-def _metric(record: RawData, arm: str, workload: str, metric: Metric) -> MetricFigures:
+def _metric(
+    record: RawData, arm: str, workload: str, metric: Metric, shares: Mapping[Metric, Valued | None]
+) -> MetricFigures:
+    """``shares`` are those of all requests."""
     given = usable(record, arm, workload, metric)
     by_block = values(record, arm, workload, metric)
     single = metric not in OF_REQUESTS
-    percentiles = None
+    percentiles, typical = None, None
+    if by_block:
+        typical = shares[metric] if metric in shares else median(record.plan, list(by_block.values()))
     if len(given) > 1 and not single and all(series.min() > 0 for series in given.values()):
         of_all = {name: values(record, arm, workload, metric, name) for name in Percentiles.__struct_fields__}
         percentiles = Percentiles(**{name: _percentile(record, given, name, found) for name, found in of_all.items()})
@@ -214,7 +226,7 @@ def _metric(record: RawData, arm: str, workload: str, metric: Metric) -> MetricF
         values=by_block,
         samples=sum(series.size for series in given.values()),
         effective=sum(1.0 if single else effective_sample_size(series) for series in given.values()),
-        typical=typical(record.plan, metric, list(by_block.values())) if by_block else None,
+        typical=typical,
         percentiles=percentiles,
     )
 

@@ -58,17 +58,10 @@ def values(record: RawData, arm: str, workload: str, metric: Metric, statistic: 
     return {block: each.value for block, each in found.items() if each.value is not None}
 
 
-def typical(plan: Plan, metric: Metric, values: Sequence[float]) -> Valued:
-    """What the blocks' values come to: the one definition of a typical value in a report. It is their median, as the
-    ratio of two arms is the median of the blocks' ratios, and the mean for shares of requests. ``values`` are in the
-    order in which the blocks ran."""
-    if metric in SHARES:
-        return Valued(float(np.mean(values)), mean_over_blocks(plan, values))
-    return median(plan, values)
-
-
 def median(plan: Plan, values: Sequence[float]) -> Valued:
-    """The median of the blocks' values, with its interval over blocks where there are enough for one."""
+    """The typical value of everything but shares of requests: the median of the blocks' values, as the ratio of two
+    arms is the median of the blocks' ratios, with its interval over blocks where there are enough for one. ``values``
+    are in the order in which the blocks ran."""
     return Valued(float(np.median(values)), typical_value(np.array(values), plan.confidence))
 
 

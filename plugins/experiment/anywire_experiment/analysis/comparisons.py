@@ -207,4 +207,5 @@ def _failed(arms: tuple[str, str], sides: list[dict[int, Measured]]) -> Iterator
 def _left_out(excluded: Mapping[int, str], blocks: int) -> Iterator[str]:
     if excluded:
         first = min(excluded)
-        yield f"{len(excluded)} of {blocks} blocks are left out (block {first}: {excluded[first]})"
+        are = "is" if len(excluded) == 1 else "are"
+        yield f"{len(excluded)} of {blocks} blocks {are} left out (block {first}: {excluded[first]})"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow.compute as pc
 
-from anywire_experiment.analysis.blocks import typical
+from anywire_experiment.analysis.blocks import median
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.results import FaultFigures
 from anywire_experiment.analysis.sample_rows import column
@@ -36,8 +36,8 @@ def fault_figures(plan: Plan, blocks: Mapping[int, Measured], counters: Mapping[
         blocks=len(inflicted),
         notice_ms=notice,
         recovery_ms=recovery,
-        notice=typical(plan, "notice", list(notice.values())) if notice else None,
-        recovery=typical(plan, "recovery", list(recovery.values())) if recovery else None,
+        notice=median(plan, list(notice.values())) if notice else None,
+        recovery=median(plan, list(recovery.values())) if recovery else None,
         failed=failed,
         streams_lost=streams_lost,
         retried=retried,

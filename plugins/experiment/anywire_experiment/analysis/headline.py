@@ -63,7 +63,7 @@ def headline(
     given = [each for each in comparisons if _is_comparable(each)]
     names = list(dict.fromkeys(levels[each.candidate][compared] for each in comparisons))
     if not given:
-        return f"Nothing could be judged of {_few(names)} beside {baseline}; the list says why."
+        return f"Nothing could be judged of {_few(names)} beside {baseline}{_failing(comparisons)}."
     clauses = _clauses(_told(given), compared, levels)
     by_weight = sorted(clauses, key=lambda each: each.weight, reverse=True)[:MOST_CLAUSES]
     kept = sorted((each for each in clauses if each in by_weight), key=lambda each: each.rank)
@@ -75,6 +75,14 @@ def headline(
     # A name stays as it is.
     first = sentence[0] if sentence.startswith(tuple(names)) else sentence[0].upper()
     return f"{first}{sentence[1:]}{more}."
+
+
+def _failing(comparisons: Sequence[ComparisonFigures]) -> str:
+    """Which arms failed more requests or fewer than the baseline; where none did, where a reader finds out."""
+    found = [each for each in comparisons if each.metric == "failures" and each.difference is not None]
+    apart = [each for each in found if each.difference and not each.difference.low <= 0.0 <= each.difference.high]
+    told = "; ".join(f"{each.sentence} (under {each.workload})" for each in apart[:MOST_PLACES])
+    return f", but {told}" if told else "; the list says why"
 
 
 def main_metrics(comparisons: Iterable[ComparisonFigures]) -> dict[str, str]:
@@ -213,10 +221,14 @@ def _size(each: ComparisonFigures, with_level: bool) -> str:
     if each.comparison is not None and not 1.0 / MANY < 1.0 + value < MANY:
         times, *limits = (1.0 + at if value > 0.0 else 1.0 / (1.0 + at) for at in (value, *ends))
         low, high = sorted(limits)
-        return f"a factor of {times:.2g} ({name}{low:.2g} to {high:.2g})"
+        return f"a factor of {_times(times)} ({name}{_times(low)} to {_times(high)})"
     low, high = sorted(end if value >= 0.0 else -end for end in ends)
     told = [_fixed(at, high - low) for at in (abs(value), low, high)]
     return f"{told[0]} {unit} ({name}{told[1]} to {told[2]}{' %' if unit == '%' else ''})"
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.2g}" if factor < 100 else f"{factor:.0f}"
 
 
 def _seen(each: ComparisonFigures) -> str:

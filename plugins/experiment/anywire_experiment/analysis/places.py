@@ -46,7 +46,8 @@ def design_of(record: RawData) -> DesignFigures | None:
         for metric in record.metrics(workload)
         if metric not in MAY_BE_ZERO
     ]
-    return DesignFigures(balance, balance.told(), places)
+    told = balance.told() if len(present) > 1 else "fewer than two arms have a whole cell, so no order is told"
+    return DesignFigures(balance, told, places)
 
 
 def told(design: DesignFigures | None) -> Iterator[str]:

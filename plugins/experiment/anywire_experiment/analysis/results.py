@@ -69,8 +69,8 @@ class MetricFigures(msgspec.Struct, frozen=True):
 
     ``values`` has the plan's statistic of each block that counts, by block number. ``samples`` were measured in all;
     ``effective`` is how many independent ones they are worth, by the autocorrelation within the blocks. ``typical`` is
-    what the values come to: their median over the blocks, or the mean for shares of requests. It is None without a
-    block that counts. Percentiles are None with fewer than two blocks, and where a block gives one number.
+    what the values come to: their median over the blocks, or for shares of requests that of all requests. It is None
+    without a block that counts. Percentiles are None with fewer than two blocks, and where a block gives one number.
     """
 
     unit: str

@@ -92,7 +92,7 @@ def judged_shares(
         return f"{candidate} is {word} than {baseline} by {apart} ({limits})"
     shown = compared.equivalence if verdict.outcome is Outcome.EQUIVALENT else difference
     side = "above" if shown.value >= 0 else "below"
-    ends = [f"{100 * each:+.1f}".replace("-", MINUS) for each in (shown.low, shown.high)]
+    ends = [percent(each, signed=True).removesuffix(" %") for each in (shown.low, shown.high)]
     limits = f"{100 * shown.level:g} % interval {ends[0]} to {ends[1]}"
     seen = f"{candidate} is {100 * abs(shown.value):.1f} percentage points {side} {baseline} ({limits})"
     if verdict.outcome is Outcome.EQUIVALENT:

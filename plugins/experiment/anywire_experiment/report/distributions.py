@@ -16,7 +16,7 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ArmFigures, Results
 from anywire_experiment.analysis.sample_rows import Floats
 from anywire_experiment.plan import Metric
-from anywire_experiment.report.drawing import Look, Picture, drawn, legend, looks, svg, value_axis
+from anywire_experiment.report.drawing import Look, Picture, brief_names, drawn, legend, looks, svg, value_axis
 from anywire_experiment.report.numbers import valued
 
 CURVE_POINTS = 200
@@ -48,7 +48,7 @@ def distribution(
     given = {arm: blocks for arm in arms if (blocks := _blocks(record, arm, workload, metric))}
     if not given:
         return None
-    meaning, arm_looks = MEANINGS[metric], looks(arms)
+    meaning, arm_looks, names = MEANINGS[metric], looks(arms), brief_names(arms)
     shares = np.concatenate([np.linspace(0, 0.98, CURVE_POINTS), np.linspace(0.98, 1, CURVE_POINTS // 4)[1:]])
     pooled = {arm: _together(blocks) for arm, blocks in given.items()}
     with drawn(3.2) as figure:
@@ -58,7 +58,12 @@ def distribution(
             for each in blocks if len(blocks) > 1 else []:
                 axes.plot(each.quantiles(shares[::4]), shares[::4], color=look.color, linewidth=0.4, alpha=0.35)
             axes.plot(
-                pooled[arm].quantiles(shares), shares, color=look.color, linestyle=look.line, linewidth=1.8, label=arm
+                pooled[arm].quantiles(shares),
+                shares,
+                color=look.color,
+                linestyle=look.line,
+                linewidth=1.8,
+                label=names[arm],
             )
         fastest = min(pooled, key=lambda arm: float(np.median(pooled[arm].answered)))
         for place_of, arm in enumerate(given):
@@ -67,7 +72,7 @@ def distribution(
             at = float(pooled[arm].quantiles(np.array([share]))[0])
             look = arm_looks[arm]
             axes.plot([at], [share], marker=look.marker, color=look.color, markersize=6, linestyle="")
-            label(axes, arm, at, share, left=arm == fastest)
+            label(axes, names[arm], at, share, left=arm == fastest)
         everything = np.concatenate([each.answered for each in pooled.values()])
         low, high = np.quantile(everything, [0.001, 0.998])
         value_axis(axes, float(low), float(high), "x")
@@ -99,7 +104,7 @@ def percentiles(record: RawData, results: Results, workload: str, name: str, arm
     given = {arm: blocks for arm, blocks in given.items() if min(each.answered[0] for each in blocks) > 0}
     if not given:
         return None
-    arm_looks = looks(arms)
+    arm_looks, names = looks(arms), brief_names(arms)
     with drawn(3.2) as figure:
         axes = figure.subplots()
         lowest, highest, longest = math.inf, 0.0, 1.0
@@ -110,8 +115,8 @@ def percentiles(record: RawData, results: Results, workload: str, name: str, arm
             shares = 1 - np.geomspace(1.0, 1 - most, CURVE_POINTS // 2)
             line = np.median([each.quantiles(shares) for each in blocks], axis=0)
             shares, line = shares[np.isfinite(line)], line[np.isfinite(line)]
-            axes.plot(1 / (1 - shares), line, color=look.color, linestyle=look.line, linewidth=1.6, label=arm)
-            ends[arm] = 1 / (1 - float(shares[-1])), float(line[-1])
+            axes.plot(1 / (1 - shares), line, color=look.color, linestyle=look.line, linewidth=1.6, label=names[arm])
+            ends[names[arm]] = 1 / (1 - float(shares[-1])), float(line[-1])
             of = next(each for each in results.figures if (each.arm, each.workload) == (arm, workload))
             aside = 1 + 0.03 * (list(given).index(arm) - (len(given) - 1) / 2)
             highest = max(highest, float(line[-1]), _marks(axes, of, look, aside))

@@ -6,6 +6,7 @@ import html
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -80,9 +81,28 @@ MOST_ARMS = len(_LOOKS)
 """As many can be told apart in a figure, in black and white too."""
 
 
+MOST_LETTERS = 26
+"""Of a name in a figure; the text below it has the whole."""
+
+
 def looks(arms: Sequence[str]) -> dict[str, Look]:
     """The same arm looks the same in every figure."""
     return {arm: _LOOKS[at % len(_LOOKS)] for at, arm in enumerate(arms)}
+
+
+def brief(text: str, most: int = MOST_LETTERS) -> str:
+    """With at most so many letters, the middle left out."""
+    if len(text) <= most:
+        return text
+    front = most // 2
+    return f"{text[:front]}…{text[len(text) - (most - front - 1) :]}"
+
+
+def brief_names(names: Sequence[str]) -> dict[str, str]:
+    """As a figure has room for them. Two that would look the same are told apart by their number."""
+    short = {name: brief(name) for name in names}
+    found = Counter(short.values())
+    return {name: told if found[told] == 1 else f"{told} ({at})" for at, (name, told) in enumerate(short.items(), 1)}
 
 
 class Picture(NamedTuple):
@@ -127,7 +147,9 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
 def legend(figure: Figure, axes: Axes) -> None:
     """Above the figure, with lines and marks as they are drawn."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 4), fontsize=8, handlelength=3.6)
+    widest = 55 + 5 * max(map(len, labels), default=0)
+    columns = max(min(len(labels), 4, int(72 * WIDTH / widest)), 1)
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=8, handlelength=3.6)
 
 
 def value_axis(axes: Axes, low: float, high: float, which: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from anywire_experiment.analysis.results import ArmFigures, FaultFigures, Results, Valued
 from anywire_experiment.analysis.survival import TOLD_S, WaitingCurve
-from anywire_experiment.report.drawing import Picture, drawn, legend, looks, svg
+from anywire_experiment.report.drawing import Picture, brief_names, drawn, legend, looks, svg
 from anywire_experiment.report.numbers import NONE, number, valued
 from anywire_experiment.report.tables import Table
 from anywire_experiment.statistics import Estimate
@@ -83,7 +83,7 @@ def waiting(results: Results, workload: str, name: str, arms: Sequence[str]) -> 
     }
     if not given:
         return None
-    arm_looks = looks(arms)
+    arm_looks, names = looks(arms), brief_names(arms)
     with drawn(3.0) as figure:
         axes = figure.subplots()
         for arm, curve in given.items():
@@ -91,7 +91,8 @@ def waiting(results: Results, workload: str, name: str, arms: Sequence[str]) -> 
             at = [max(each, _LEAST_S) for each in curve.seconds]
             if curve.low:
                 axes.fill_between(at, curve.low, curve.high, step="post", facecolor=look.color, alpha=0.15, linewidth=0)
-            axes.step(at, curve.waiting, where="post", color=look.color, linestyle=look.line, linewidth=1.6, label=arm)
+            (line,) = axes.step(at, curve.waiting, where="post", color=look.color, linestyle=look.line, linewidth=1.6)
+            line.set_label(names[arm])
         axes.set_xscale("log")
         axes.set_xlim(_LEAST_S, max(curve.seconds[-1] for curve in given.values()))
         axes.set_ylim(0, 1.02)

@@ -10,13 +10,15 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.wording import MINUS, place
-from anywire_experiment.report.drawing import FAINT, INK, PAPER, Look, Picture, drawn, looks, svg
+from anywire_experiment.report.drawing import FAINT, INK, PAPER, Look, Picture, brief, brief_names, drawn, looks, svg
 from anywire_experiment.report.numbers import percent_change
 
 WIDEST = 20.0
 """Ratio beyond which an interval is cut, with an arrow."""
 MOST_ROWS = 40
 """Of the figure; the table has all."""
+MOST_OF_PLACE = 36
+"""Letters for the metric and the levels of other factors."""
 _CHANGES = (-95, -90, -80, -67, -50, -33, -20, -10, -5, -2, 0, 2, 5, 10, 25, 50, 100, 200, 400, 900, 1900)
 
 
@@ -26,7 +28,7 @@ def picture(results: Results, workload: str, name: str) -> Picture | None:
     if not every:
         return None
     given = _most_apart(every)
-    arm_looks = looks(results.arms)
+    arm_looks, names = looks(results.arms), brief_names(results.arms)
     with drawn(1.1 + 0.34 * len(given)) as figure:
         axes = figure.subplots()
         edge = 1 + results.margin
@@ -45,12 +47,12 @@ def picture(results: Results, workload: str, name: str) -> Picture | None:
         axes.set_xscale("log")
         axes.set_xlim(1 / reach, reach)
         axes.set_ylim(len(given) - 0.4, -0.6)
-        axes.set_yticks(range(len(given)), [f"{each.candidate}: {place(each.metric, each.levels)}" for each in given])
+        axes.set_yticks(range(len(given)), [_row_of(each, names) for each in given])
         shown = _spread_out([at for at in _CHANGES if 1 / reach <= 1 + at / 100 <= reach], reach)
         axes.xaxis.set_major_locator(FixedLocator([1 + at / 100 for at in shown]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: _signed(100 * (at - 1))))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel(f"change against {results.baseline} (ratio scale)")
+        axes.set_xlabel(f"change against {brief(results.baseline)} (ratio scale)")
         axes.grid(visible=False, axis="y")
         image = svg(figure, name, f"{workload}: intervals against {results.baseline}", _told(given))
     left_out = f" Drawn are the {len(given)} of {len(every)} comparisons whose estimates are farthest from 0."
@@ -61,6 +63,10 @@ def picture(results: Results, workload: str, name: str) -> Picture | None:
         f"difference is shown.{left_out if len(given) < len(every) else ''}"
     )
     return Picture(image, caption)
+
+
+def _row_of(each: ComparisonFigures, names: dict[str, str]) -> str:
+    return f"{names[each.candidate]}: {brief(place(each.metric, each.levels), MOST_OF_PLACE)}"
 
 
 def _most_apart(given: list[ComparisonFigures]) -> list[ComparisonFigures]:

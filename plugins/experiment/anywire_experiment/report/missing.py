@@ -5,6 +5,7 @@ from __future__ import annotations
 from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.survivors import Bounds
 from anywire_experiment.analysis.wording import MINUS, meaning_of, percent
+from anywire_experiment.report.numbers import NONE
 from anywire_experiment.report.tables import Table
 from anywire_experiment.statistics import Outcome
 
@@ -30,18 +31,17 @@ def missing(results: Results, workload: str) -> Table:
             [
                 each.candidate,
                 meaning_of(each.metric).title,
-                percent(bounds.failed_baseline),
-                percent(bounds.failed_candidate),
+                *(NONE if each.shares else percent(of) for of in (bounds.failed_baseline, bounds.failed_candidate)),
                 f"{bounds.missing} of {bounds.blocks}",
                 *_ends(each, bounds),
                 _held(each),
             ]
             for each, bounds in found
         ],
-        "Failed: the share of requests without an answer. At least and at most: the change in blocks that both arms "
-        "have, if the failed requests of one had been as fast as the fastest answer and those of the other as slow as "
-        "their time allowed, and the other way round. A missing block may have had any ratio. A verdict is given only "
-        "where it is the same at both ends.",
+        f"Failed: the share of requests without an answer; {NONE}: of shares of all requests, which count them. At "
+        "least and at most: the change in blocks that both arms have, if the failed requests of one had been as fast "
+        "as the fastest answer and those of the other as slow as their time allowed, and the other way round. A "
+        "missing block may have had any ratio. A verdict is given only where it is the same at both ends.",
         frozenset({1, 7}),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anywire_experiment.analysis.results import QualityFigures, Results
-from anywire_experiment.report.drawing import Picture, drawn, looks, svg, value_axis
+from anywire_experiment.report.drawing import Picture, brief_names, drawn, looks, svg, value_axis
 from anywire_experiment.report.numbers import number, valued
 
 
@@ -20,7 +20,7 @@ def against_cost(results: Results, workload: str, name: str) -> Picture | None:
     if len(set(costs.values())) < 2 or min(costs.values()) <= 0:
         return None
     unit = "tokens" if by_tokens else "seconds"
-    arm_looks = looks(results.arms)
+    arm_looks, names = looks(results.arms), brief_names(results.arms)
     with drawn(3.2) as figure:
         axes = figure.subplots()
         for arm, found in given.items():
@@ -29,7 +29,7 @@ def against_cost(results: Results, workload: str, name: str) -> Picture | None:
             axes.errorbar(
                 [costs[arm]], [share], yerr=around, color=look.color, marker=look.marker, capsize=2.5, linewidth=1.0
             )
-            axes.annotate(arm, (costs[arm], share), xytext=(7, -3), textcoords="offset points", fontsize=8)
+            axes.annotate(names[arm], (costs[arm], share), xytext=(7, -3), textcoords="offset points", fontsize=8)
         value_axis(axes, min(costs.values()), max(costs.values()), "x")
         axes.set_ylim(0, 104)
         axes.set_xlabel(f"{unit} per request")

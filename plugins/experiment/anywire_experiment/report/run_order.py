@@ -11,7 +11,19 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.wording import meaning_of, percent
-from anywire_experiment.report.drawing import FAINT, INK, Look, Picture, drawn, legend, looks, svg, value_axis
+from anywire_experiment.report.drawing import (
+    FAINT,
+    INK,
+    Look,
+    Picture,
+    brief,
+    brief_names,
+    drawn,
+    legend,
+    looks,
+    svg,
+    value_axis,
+)
 from anywire_experiment.report.numbers import number, p_value, percent_change
 from anywire_experiment.report.tables import Table
 from anywire_experiment.statistics.run_order import RunOrder
@@ -97,19 +109,19 @@ def _picture(results: Results, workload: str, metric: str, name: str, arms: Sequ
     ]
     if not ratios:
         return None
-    arm_looks = looks(arms)
+    arm_looks, names = looks(arms), brief_names(arms)
     meaning = meaning_of(metric)
     with drawn(4.6) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         for arm, found in values.items():
-            _line(above, found, arm_looks[arm], arm)
+            _line(above, found, arm_looks[arm], names[arm])
         low, high = _ends(values.values())
         value_axis(above, low, high, "y")
         above.set_ylabel(f"{meaning.title}, {meaning.unit}".rstrip(", "))
         for each in ratios:
             _ratios(below, each, arm_looks[each.candidate])
         _ratio_axis(below, ratios, results.margin)
-        below.set_ylabel(f"change against\n{results.baseline}")
+        below.set_ylabel(f"change against\n{brief(results.baseline, 20)}")
         below.set_xlabel("block, in the order in which they ran")
         below.set_xlim(0.5, results.blocks + 0.5)
         below.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))

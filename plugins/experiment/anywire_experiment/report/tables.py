@@ -58,9 +58,10 @@ def _compared(each: ComparisonFigures, results: Results) -> list[str]:
     if each.shares is not None:
         shared = each.shares
         tests = [p_value(shared.p_different), p_value(shared.adjusted_different), p_value(shared.adjusted_equivalent)]
-        return [*row, said, used, NONE, _valued(shared.difference, metric), *tests]
+        return [*row, said, used, NONE, _points(shared.difference), *tests]
     if each.difference is not None:
-        return [*row, said, used, NONE, _valued(each.difference, metric), NONE, NONE, NONE]
+        apart = _points(each.difference) if metric in SHARES else _valued(each.difference, metric)
+        return [*row, said, used, NONE, apart, NONE, NONE, NONE]
     return [*row, each.reason, used, *[NONE] * 5]
 
 
@@ -80,9 +81,9 @@ def figures(results: Results, arms: list[ArmFigures]) -> Table:
             for each in arms
             for name, found in each.metrics.items()
         ],
-        f"Typical: median over the blocks of each block's {results.statistic}, or of its one number; the mean for "
-        "shares of requests. Change is the median of the blocks' ratios, which need not be the ratio of two typical "
-        f"values. {NO_INTERVAL}: it cannot be estimated with fewer than {FEWEST_FOR_INTERVAL} blocks. Worth: how many "
+        f"Typical: median over the blocks of each block's {results.statistic}, or of its one number; of shares "
+        "of requests that of all requests. Change is the median of the blocks' ratios, which need not be the ratio of "
+        f"two typical values. {NO_INTERVAL}: it cannot be estimated with fewer than {FEWEST_FOR_INTERVAL} blocks. Worth: how many "
         "independent samples they are worth, given that neighbours depend on each other.",
         frozenset({1}),
     )
@@ -96,6 +97,12 @@ def _typical(found: Valued | None, metric: Metric) -> str:
 def _valued(estimate: Estimate, metric: Metric) -> str:
     scale, unit = _scale(metric)
     return f"{interval(estimate, scale)} {unit}".rstrip()
+
+
+def _points(apart: Estimate) -> str:
+    """Of shares. Where it is the same in all blocks, nothing tells how far it may be off."""
+    told = interval(apart, 100.0) if apart.low < apart.high else number(100.0 * apart.value)
+    return f"{told} points"
 
 
 def _scale(metric: Metric) -> tuple[float, str]:
@@ -114,7 +121,8 @@ def percentiles(arms: list[ArmFigures]) -> Table:
             for name, metric in each.metrics.items()
             if (found := metric.percentiles) is not None
         ],
-        f"Geometric mean over the blocks, with its interval. {NONE}: too few samples in a block for it.",
+        f"Median over the blocks, with its interval. {NONE}: too few answers in a block for it, or so many failures "
+        "that it is one.",
         frozenset({1, 6}),
     )
 

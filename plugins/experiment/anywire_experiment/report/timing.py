@@ -13,7 +13,7 @@ from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ArmFigures, Results
 from anywire_experiment.analysis.sample_rows import Floats, column
-from anywire_experiment.report.drawing import INK, PAPER, Look, Picture, drawn, looks, svg, value_axis
+from anywire_experiment.report.drawing import INK, PAPER, Look, Picture, brief_names, drawn, looks, svg, value_axis
 from anywire_experiment.report.numbers import number
 
 BINS = 120
@@ -35,7 +35,7 @@ def time_line(record: RawData, workload: str, name: str, arms: Sequence[str]) ->
         panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for axes, (arm, blocks) in zip(panels, given.items(), strict=False):
             _panel(axes, blocks, looks(arms)[arm], end)
-            axes.set_title(arm)
+            axes.set_title(brief_names(arms)[arm])
         for axes in panels[len(given) :]:
             axes.set_visible(False)
         value_axis(panels[0], low, high, "y")
@@ -102,7 +102,7 @@ def stages(results: Results, workload: str, name: str, drawn_arms: Sequence[str]
         total = max(sum(each.stages_us.values()) for each in arms)
         for row, each in enumerate(arms):
             _bar(axes, row, each, styles, total)
-        axes.set_yticks(range(len(arms)), [each.arm for each in arms])
+        axes.set_yticks(range(len(arms)), [brief_names(drawn_arms)[each.arm] for each in arms])
         axes.set_ylim(len(arms) - 0.4, -0.6)
         axes.set_xlim(0, total * 1.08)
         axes.set_xlabel("µs, median of each part")
