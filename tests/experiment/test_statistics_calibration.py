@@ -48,6 +48,18 @@ def test_intervals_cover_whatever_the_effects_between_blocks_look_like(
     assert found.drifts <= 0.01 or effect not in INDEPENDENT
 
 
+@pytest.mark.parametrize("blocks", range(17, 31) if SOAK else (18, 19))
+def test_no_number_of_blocks_is_worse_for_blocks_that_depend_on_each_other(
+    rng: np.random.Generator, blocks: int
+) -> None:
+    """The levels of the sign test are discrete, and some numbers of blocks have worse ones than others. Of logs whose
+    true ratio is 1, the misses of either side of the 90 % interval are the false equivalences at an edge."""
+    logs = simulate(rng, 20_000, blocks, effect="AR(1), 0.5 between blocks", log_ratio=0.0).logs
+    assert 0.93 <= coverage(logs, 0.0).held <= 0.97
+    low, high = judged(logs).ratio.interval(0.90)
+    assert max(np.mean(low > 0.0), np.mean(high < 0.0)) <= 0.06
+
+
 @pytest.mark.parametrize("blocks", BLOCKS)
 @pytest.mark.parametrize("samples", SAMPLES)
 def test_intervals_cover_whatever_the_samples_in_a_block_look_like(
