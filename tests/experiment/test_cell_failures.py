@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -102,6 +103,21 @@ async def test_a_load_generator_that_hangs_fails_the_cell(
 
     cell = await run_cell(tree, tmp_path / "cell", dds_domain, stop_it)
     assert (cell.state, cell.reason) == ("failed", "load: said nothing for 1 s, it hangs")
+    assert not psutil.Process().children(recursive=True)
+
+
+async def test_a_cell_that_is_interrupted_leaves_nothing_private(tmp_path: Path, dds_domain: int) -> None:
+    tree = plan_tree(dds_domain, factors={"transport": ["memory"]}, workloads={"long": {"seconds": 60, **ONE}})
+
+    def stop(what: str) -> None:
+        if what == "long: warm-up":
+            assert (tmp_path / "cell/.private").exists()
+            running.cancel()
+
+    running = asyncio.create_task(run_cell(tree, tmp_path / "cell", dds_domain, stop))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not (tmp_path / "cell/.private").exists()
     assert not psutil.Process().children(recursive=True)
 
 
