@@ -31,9 +31,9 @@ def objective(results: Results, arms: list[ArmFigures]) -> Table:
             for each in arms
             if (found := each.objective) is not None
         ],
-        f"{results.objective}. A request that failed has not held it; one may miss several parts. Requests that "
-        "their clients gave up are not counted. The interval of the share counts blocks. Per second: of the time "
-        "in which requests came, where it is among the metrics.",
+        f"Objective: {results.objective}. A request that failed has not held it; one may miss several parts. Requests "
+        "that their clients gave up are not counted. The interval of the share counts blocks. Per second: of the "
+        "time in which requests came, where it is among the metrics.",
         frozenset({5}),
     )
 

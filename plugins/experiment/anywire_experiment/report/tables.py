@@ -83,8 +83,8 @@ def figures(results: Results, arms: list[ArmFigures]) -> Table:
         ],
         f"Typical: median over the blocks of each block's {results.statistic}, or of its one number; of shares "
         "of requests that of all requests. Change is the median of the blocks' ratios, which need not be the ratio of "
-        f"two typical values. {NO_INTERVAL}: it cannot be estimated with fewer than {FEWEST_FOR_INTERVAL} blocks. Worth: how many "
-        "independent samples they are worth, given that neighbours depend on each other.",
+        f"two typical values. {NO_INTERVAL}: it cannot be estimated with fewer than {FEWEST_FOR_INTERVAL} blocks. "
+        "Worth: how many independent samples they are worth, given that neighbours depend on each other.",
         frozenset({1}),
     )
 
