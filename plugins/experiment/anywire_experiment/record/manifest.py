@@ -94,7 +94,9 @@ def differences(record: Path) -> list[str]:
 
 
 def read_manifest(record: Path) -> Manifest:
-    """Raises `RecordError` when the record was never sealed."""
+    """Raises `RecordError` when the record was never sealed, or there is none."""
+    if not record.exists():
+        raise RecordError(f"there is no record {record}")
     path = record / MANIFEST
     if not path.is_file() or path.is_symlink():
         done = len(list(record.glob("cells/b*/*/cell.json")))
