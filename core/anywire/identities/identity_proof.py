@@ -72,8 +72,8 @@ class Identity:
             return cls(_private_key(data).private_bytes_raw())
         except Exception:  # what is wrong with it is not repeated: it may hold a secret
             raise ConfigError(
-                f"{path} holds no private Ed25519 key (PEM, PKCS 8, without a password): name another file; one that is "
-                "not there is made"
+                f"{path} holds no private Ed25519 key (PEM, PKCS 8, without a password): name another file; one that "
+                "is not there is made"
             ) from None
 
     @property
