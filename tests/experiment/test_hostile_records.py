@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.experiment.fabricated import fabricate, plan_of
 from typer.testing import CliRunner
@@ -60,6 +62,17 @@ def test_results_that_nobody_can_read_are_told(record: Path) -> None:
     (record / RESULTS).write_bytes(b"[" * 200_000)
     seal(record)
     assert any(each.startswith(f"{RESULTS}: cannot be read") for each in outcome.faults(record))
+
+
+@pytest.mark.parametrize("name", ["priority", "intended_ns", "workload"])
+def test_samples_without_what_every_request_has_are_told(record: Path, name: str) -> None:
+    path = next(record.glob("cells/*/*/samples.parquet"))
+    table = pq.read_table(path)
+    at = table.column_names.index(name)
+    pq.write_table(table.set_column(at, table.field(at), pa.nulls(table.num_rows, table.field(at).type)), path)
+    seal(record)
+    with pytest.raises(RecordError, match=f"has rows without {name}"):
+        outcome.faults(record)
 
 
 def test_an_author_who_is_not_named_is_not_anybody(record: Path) -> None:
