@@ -71,7 +71,7 @@ release-check: $(READY)
 	@$(INSTALL) --constraint constraints.txt mkdocs-material
 	$(BIN)/python release/check_release.py $(if $(VERSION),--version $(VERSION))
 
-# Every transport in one experiment of under ten minutes, with its report.
+# Every transport in one experiment of some ten to fifteen minutes, with its report.
 bench: $(READY)
 	$(BIN)/anywire experiment run benchmarks/experiments/quick.yaml --out $(RECORDS)/quick
 

@@ -322,6 +322,13 @@ def test_an_agent_never_lost_is_no_notice_of_zero(tmp_path: Path) -> None:
     assert "below zeromq's" in recovery.sentence
 
 
+def test_too_few_answers_before_a_fault_are_told_where_recovery_is_missing(tmp_path: Path) -> None:
+    tree = plan_of(workloads={"kill": KILL}, metrics=["recovery"])
+    folder = fabricate(tmp_path, tree, {"dds": Truth(thin=frozenset({3}))})
+    found = comparison(analyse(folder), "recovery")
+    assert found.excluded == {3: "dds gave fewer than 5 answers before the fault"}
+
+
 def test_streams_cut_by_a_fault_are_counted(tmp_path: Path) -> None:
     folder = fabricate(tmp_path, plan_of(blocks=2, workloads={"kill": KILL | {"stream": True}}))
     cell = folder / "cells/b001/dds"

@@ -20,11 +20,11 @@ from tests.integration.test_watch import Process
 from tests.long_form import examples
 from tests.patience import FACTOR, PATIENCE
 
-from anywire.errors import ConfigError
+from anywire.errors import ConfigError, InvalidRequest
 from anywire.events import Event, TaskAdmitted, TaskEnded, TaskPrefix
 from anywire.stages import Stages
 from anywire_experiment.arms import arms_of
-from anywire_experiment.capture.listening import GATHER_MS
+from anywire_experiment.capture.listening import GATHER_MS, listen
 from anywire_experiment.capture.taken import Taken
 from anywire_experiment.capture.written import check, write
 from anywire_experiment.load.sessions import sessions
@@ -277,6 +277,36 @@ async def test_a_server_that_ends_leaves_what_was_taken_in(fleet: Process, tmp_p
     assert status == 0, errors
     assert "the server ended before the time was over" in errors
     assert len(read_trace(out.with_suffix(".csv"))) == 1
+
+
+async def _listened(ending: bytes) -> Taken:
+    """To a server that begins its stream of events, sends ``ending`` and is killed."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/v1/agents" in await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        else:
+            body = b": hello\n\n" + ending
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    taken, begun = Taken(10), asyncio.Event()
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        async with httpx.AsyncClient(base_url=f"http://{host}:{port}", trust_env=False) as client:
+            await listen(client, taken, PATIENCE, 0, begun.set)
+    assert begun.is_set()
+    return taken
+
+
+async def test_a_server_that_is_killed_leaves_what_was_taken_in() -> None:
+    assert (await _listened(b"")).server_ended
+
+
+async def test_an_event_that_cannot_be_read_is_told() -> None:
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        await _listened(b'event: task.admitted\ndata: {"type": "other"}\n\n')
 
 
 async def test_a_server_that_cannot_be_asked_is_told(tmp_path: Path) -> None:

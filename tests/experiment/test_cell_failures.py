@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -18,6 +19,8 @@ from tests.patience import FACTOR
 import anywire_experiment.run.cell
 from anywire_experiment.network import unavailable
 from anywire_experiment.record import folder as records
+from anywire_experiment.run.injection import Injection
+from anywire_experiment.run.managed import CellFailed
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -103,6 +106,21 @@ async def test_a_load_generator_that_hangs_fails_the_cell(
     assert not psutil.Process().children(recursive=True)
 
 
+async def test_a_cell_that_is_interrupted_leaves_nothing_private(tmp_path: Path, dds_domain: int) -> None:
+    tree = plan_tree(dds_domain, factors={"transport": ["memory"]}, workloads={"long": {"seconds": 60, **ONE}})
+
+    def stop(what: str) -> None:
+        if what == "long: warm-up":
+            assert (tmp_path / "cell/.private").exists()
+            running.cancel()
+
+    running = asyncio.create_task(run_cell(tree, tmp_path / "cell", dds_domain, stop))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not (tmp_path / "cell/.private").exists()
+    assert not psutil.Process().children(recursive=True)
+
+
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
     """A file system of that size; needs root."""
@@ -135,6 +153,22 @@ async def test_a_disk_with_no_room_for_a_cell_ends_the_run_with_advice(tmp_path:
         status, said = await done("run", path, "--out", tmp_path / "disk/record")
     assert status == 1
     assert "cannot be written: No space left on device; what is whole stays, and the same command goes on" in said
+
+
+@pytest.mark.parametrize(("failing", "told"), [("strike", []), ("undo", ["fault"])])
+async def test_a_fault_that_could_not_be_done_or_undone_is_not_told_to_be(
+    tmp_path: Path, dds_domain: int, monkeypatch: pytest.MonkeyPatch, failing: str, told: list[str]
+) -> None:
+    async def fails(injection: Injection) -> None:
+        raise CellFailed("it cannot be")
+
+    monkeypatch.setattr(Injection, failing, fails)
+    fault = {"kind": "kill", "at": 0.2, "lasts": 0.1}
+    workload = {"seconds": 0.5, "arrivals": {"kind": "poisson", "rate": 20}, "warm_up": QUICK, "fault": fault}
+    tree = plan_tree(dds_domain, factors={"transport": ["zeromq"]}, workloads={"struck": workload})
+    cell = await run_cell(tree, tmp_path / "cell", dds_domain)
+    assert (cell.state, cell.reason) == ("failed", "it cannot be")
+    assert [each.what for each in cell.events if each.what in ("fault", "mended")] == told
 
 
 async def test_a_killed_agent_is_started_again(tmp_path: Path, dds_domain: int) -> None:

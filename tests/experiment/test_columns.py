@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.long_form import examples
 
-from anywire_experiment.record.columns import Form, packed, unpacked
+from anywire_experiment.record.columns import Coding, Form, packed, unpacked
 from anywire_experiment.record.content import UnknownType, table_hash
 from anywire_experiment.record.precision import PIECE_UNIT_NS, UNIT_NS, measurable
 
@@ -101,6 +101,25 @@ def test_too_much_is_refused_before_it_is_there() -> None:
     form.rows = [2**60]
     with pytest.raises(ValueError, match="more than"):
         unpacked(form, data, MANY)
+
+
+def test_a_number_too_large_to_have_decimals_comes_back() -> None:
+    table = pa.table({"deadline_s": pa.array([1.7976931348623157e299, 0.5, math.inf])})
+    (found,) = unpacked(*packed([table]), MANY)
+    assert found.equals(table)
+
+
+def test_little_does_not_become_much_column_by_column() -> None:
+    """A text that many rows have in every column, and numbers of one byte each, take far more than their streams."""
+    texts = pa.table({f"c{at}": pa.array(["x" * 10_000] * 50) for at in range(20)})
+    form, data = packed([texts])
+    with pytest.raises(ValueError, match="more than"):
+        unpacked(form, data, 1_000_000)
+    form, data = packed([pa.table({"piece_ns": pa.array([[0] * 100_000], pa.list_(pa.int64()))})])
+    form.columns = [msgspec.structs.replace(form.columns[0], name="a", kind="int64", codings=[Coding()])]
+    form.sizes, data = form.sizes[-1:], data[-form.sizes[-1] :]
+    with pytest.raises(ValueError, match="the numbers of a stream of its tables have more than 500000 bytes"):
+        unpacked(form, data, 500_000)
 
 
 def test_times_are_cut_to_what_can_be_measured_and_keep_their_order() -> None:

@@ -17,10 +17,12 @@ from tests.experiment.answering import HEADERS, USAGE, Handler, events, gateway,
 
 from anywire.errors import AgentUnavailable, ConfigError
 from anywire_experiment.load.arrivals import arrivals
+from anywire_experiment.load.generator import Generator
 from anywire_experiment.load.openai_http import HttpTarget
 from anywire_experiment.load.prompts import PromptMaker
+from anywire_experiment.load.rows import Rows
 from anywire_experiment.trace_formats import Arrival, read_trace
-from anywire_experiment.workload import Bursts, Poisson, Prompts, Trace
+from anywire_experiment.workload import Bursts, Poisson, Prompts, Trace, Workload
 
 
 async def outcomes(tmp_path: Path, handler: Handler, **workload: Any) -> list[str]:
@@ -86,6 +88,9 @@ async def test_every_failure_is_a_row_with_its_cause(tmp_path: Path) -> None:
     async def broken_off(request: web.Request) -> web.StreamResponse:
         return await events(request, piece("hel"), json.dumps({"error": {"code": "agent_lost", "message": "x"}}))
 
+    async def cut(request: web.Request) -> web.StreamResponse:
+        return await events(request, piece("hel"), piece("lo"))
+
     assert await outcomes(tmp_path, refused) == ["queue_full"] * 3
     assert await outcomes(tmp_path, plain) == ["http_502"] * 3
     assert await outcomes(tmp_path, elsewhere) == ["wrong_transport"] * 3
@@ -94,6 +99,42 @@ async def test_every_failure_is_a_row_with_its_cause(tmp_path: Path) -> None:
     assert await outcomes(tmp_path, dropped) == ["connection"] * 3
     assert await outcomes(tmp_path, never, timeout=0.05) == ["timeout"] * 3
     assert await outcomes(tmp_path, broken_off, stream=True) == ["agent_lost"] * 3
+    assert await outcomes(tmp_path, cut, stream=True) == ["cut"] * 3
+
+
+@pytest.mark.parametrize(
+    ("last", "outcome"),
+    [
+        (json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]}) + "\n\n", "ok"),
+        ("[DONE]\n\n", "ok"),
+        ("[DONE]\n", "ok"),
+        ("[DONE]", "ok"),
+        (piece("you") + "\n\n", "cut"),
+        (piece("you"), "cut"),
+    ],
+)
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_an_answer_may_end_with_its_connection(tmp_path: Path, version: str, last: str, outcome: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        body = f"data: {piece('hello')}\n\ndata: {last}"
+        if head.startswith("GET"):
+            body = json.dumps({"data": [{"id": "m"}]})
+        writer.write(f"HTTP/{version} 200 OK\r\nx-anywire-transport: dds\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+
+    workload = Workload.model_validate({"requests": 2, "stream": True, "warm_up": {"requests": 0, "limit": 0}})
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        target, rows = HttpTarget(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), Rows()
+        generator = Generator("w", workload, target, rows, seed=1, transports=frozenset({"dds"}))
+        await generator.warm_up()
+        await generator.measure(lambda at_ns: None)
+        await target.close()
+        rows.write(tmp_path / "rows.parquet")
+    assert pq.read_table(tmp_path / "rows.parquet")["outcome"].to_pylist() == [outcome] * 2
 
 
 async def test_a_stall_of_the_system_shows_in_every_request_meant_for_that_time(tmp_path: Path) -> None:

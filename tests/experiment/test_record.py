@@ -156,6 +156,11 @@ def test_a_cell_is_there_when_it_is_kept_and_not_before(tmp_path: Path) -> None:
         assert not lost.exists()
 
 
+def test_a_record_that_is_not_there_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"^there is no record .*nothing$"):
+        differences(tmp_path / "nothing")
+
+
 def test_a_seal_notices_every_change(tmp_path: Path) -> None:
     path = written(tmp_path)
     with opened(tmp_path / "record", path) as record:

@@ -12,6 +12,7 @@ from anywire.errors import ConfigError
 from anywire_experiment.arms import Arm, arms_of, config_of
 from anywire_experiment.plan import Plan
 from anywire_experiment.record.programs import program_found
+from anywire_experiment.record.provenance import code_cautions
 from anywire_experiment.record.sources import sources_of
 from anywire_experiment.run.availability import available
 from anywire_experiment.run.expectations import expectations
@@ -251,6 +252,15 @@ def test_a_program_is_told_by_its_package_its_version_or_its_file(
     program_of = foreign(arm).program
     assert program_of is not None
     assert program_found("here", program_of).version == "router, first line"
+
+
+def test_a_script_that_the_plan_has_is_told_by_the_plans_files() -> None:
+    """The record keeps the plan: nobody has to wonder what code it was."""
+    found = sources_of(arms_of(plan(PROXY)))["system proxy"]
+    assert (found.module, found.files) == ("proxy.py", 1)
+    other = {"proxy": PROXY["proxy"] | {"files": {"proxy.py": "other"}}}
+    assert found.sha256 != sources_of(arms_of(plan(other)))["system proxy"].sha256
+    assert not list(code_cautions("", "clean", {"system proxy": found}))
 
 
 def test_a_module_of_this_interpreter_is_told_by_its_package() -> None:

@@ -71,7 +71,10 @@ class Identity:
         try:
             return cls(_private_key(data).private_bytes_raw())
         except Exception:  # what is wrong with it is not repeated: it may hold a secret
-            raise ConfigError(f"{path} holds no private Ed25519 key: remove it, and a new one is made") from None
+            raise ConfigError(
+                f"{path} holds no private Ed25519 key (PEM, PKCS 8, without a password): name another file; one that "
+                "is not there is made"
+            ) from None
 
     @property
     def fingerprint(self) -> str:

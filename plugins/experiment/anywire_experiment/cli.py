@@ -156,11 +156,11 @@ def compare(
 def verify(
     record: AnyRecord,
     author: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--author", metavar="KEY", help="Who must have signed it: fingerprint, public key, or a file with either."
         ),
-    ] = "",
+    ] = None,
     authority: Annotated[
         Path | None,
         typer.Option("--authority", metavar="FILE", help="Certificates (PEM) that must vouch for its timestamp."),
@@ -171,7 +171,7 @@ def verify(
     from anywire_experiment import outcome
     from anywire_experiment.record import signature
 
-    told = outcome.verified(record, signature.fingerprint_of(author) if author else "", authority)
+    told = outcome.verified(record, signature.fingerprint_of(author) if author is not None else "", authority)
     for each in told.faults:
         typer.echo(each)
     if told.faults:

@@ -25,6 +25,7 @@ from anywire_experiment.record.manifest import (
     RESULTS,
     Manifest,
     differences,
+    is_of_derived,
     read_manifest,
 )
 from anywire_experiment.record.storage import RecordError, writing
@@ -56,8 +57,8 @@ def _verified(
     folder: Path, is_published: bool, author: str = "", authority: Path | None = None, drawn: bool = True
 ) -> Verified:
     """Without ``drawn``, only the figures are made anew, and not the report of them, unless that was changed."""
-    said = _changed(folder, is_published)
-    said += signature.faults_of_signature(folder, author)
+    changed = _changed(folder, is_published)
+    said = changed + signature.faults_of_signature(folder, author)
     wrong, told = timestamp.checked(folder, authority)
     said += wrong
     notes = [told] if told else []
@@ -66,10 +67,10 @@ def _verified(
         return Verified([*said, _other_format(manifest.format, bool(said))], notes)
     if (folder / fault_records.TABLE).exists():
         return Verified(said + fault_records.differences(folder), notes)
-    if any(not each.startswith((*DERIVED, *signature.FILES)) for each in said):
+    if not all(map(is_of_derived, changed)):
         said.append("the figures were not computed again, for the raw data are not what was sealed")
         return Verified(said, notes)
-    drawn = drawn or any(each.startswith(DERIVED) for each in said)
+    drawn = drawn or bool(changed)
     made = texts(folder) if drawn else {RESULTS: results_text(folder)}
     anew = _figures(folder, manifest, made)
     # Who unpacks a published record with other versions has another report than its author had, and no wrong one.
@@ -138,7 +139,7 @@ def _results(folder: Path, manifest: Manifest, text: str) -> Iterator[str]:
         return
     try:
         told = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         yield f"{RESULTS}: cannot be read: {error}"
         return
     yield from (f"{RESULTS}: {each}" for each in figures_that_differ(told, json.loads(text)))
@@ -220,7 +221,7 @@ def conclude_again(path: Path, out: Path | None = None, identity: Identity | Non
         records.plan_of(folder)
         is_sealed = (folder / MANIFEST).exists()
         changed = _changed(folder, is_published) if is_sealed else []
-        if raw := [each for each in changed if not each.startswith(DERIVED)]:
+        if raw := [each for each in changed if not is_of_derived(each)]:
             raise RecordError(f"{path} is not what was sealed: {_short(raw)}")
         if is_sealed and (said := signature.faults_of_signature(folder)):
             raise RecordError(f"{path} is not what was signed: {_short(said)}")

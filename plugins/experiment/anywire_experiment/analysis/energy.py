@@ -56,7 +56,9 @@ def energy_of(cells: Sequence[Cell], blocks: Mapping[int, Answered], workload: s
     counted = [
         (each, run)
         for each in cells
-        if sum((run := each.workloads[workload]).joules.values()) > 0 and answers[each.block]
+        if sum((run := each.workloads[workload]).joules.values()) > 0
+        and answers[each.block]
+        and run.ended_ns > run.began_ns
     ]
     if not counted:
         return None

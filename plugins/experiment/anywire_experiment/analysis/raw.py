@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from anywire_experiment.analysis.energy import ENERGY, why_no_energy
-from anywire_experiment.analysis.measured import Measured
+from anywire_experiment.analysis.measured import FEWEST_BEFORE, Measured
 from anywire_experiment.analysis.metrics import MEANINGS, default_metrics, measurable
 from anywire_experiment.analysis.results import StreamShape
 from anywire_experiment.analysis.sample_rows import read_samples
@@ -102,6 +102,9 @@ class RawData:
             return why_no_energy(cell)
         if metric == "notice":
             return f"{arm} never lost the agent" if found.fault() else f"{arm} had no fault"
+        if metric == "recovery":
+            few = f"{arm} gave fewer than {FEWEST_BEFORE} answers before the fault"
+            return few if found.fault() else f"{arm} had no fault"
         return f"{arm} has {found.whole.num_rows} whole answers with a {MEANINGS[metric].title}"
 
     def _read(self, folder: Path) -> None:

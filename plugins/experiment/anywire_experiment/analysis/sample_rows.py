@@ -28,6 +28,8 @@ def read_samples(folder: Path) -> pa.Table:
         table = table.select(SAMPLES.names)
     if not table.schema.equals(SAMPLES):
         raise ValueError(f"{folder / SAMPLES_FILE} has other columns than samples have")
+    if lacking := [name for name in table.column_names if name not in ADDED and table[name].null_count]:
+        raise ValueError(f"{folder / SAMPLES_FILE} has rows without {lacking[0]}")
     return table
 
 

@@ -59,23 +59,34 @@ async def listen(
 
 
 async def _take(lines: AsyncIterator[str], taken: Taken, began: Callable[[], None]) -> None:
-    """Until everything that was begun has ended, or the server ends."""
+    """Until everything that was begun has ended, or the server ends, however it does."""
+    import httpx
+
     kind = ""
     await anext(lines, "")  # a comment, with which the stream begins
     began()
-    async for line in lines:
-        name, _, value = line.partition(": ")
-        if name == "event":
-            kind = value
-        elif name == "data" and kind == "missed":
-            taken.missed += msgspec.json.decode(value, type=_Missed).count
-        elif name == "data" and kind == "error":
-            raise _refusal(200, value.encode())
-        elif name == "data" and kind:
-            taken.add(_event.decode(value))
-            if (taken.is_closed or taken.is_full) and not taken.unfinished:
-                return
+    with contextlib.suppress(httpx.TransportError):
+        async for line in lines:
+            name, _, value = line.partition(": ")
+            if name == "event":
+                kind = value
+            elif name == "data" and kind == "error":
+                raise _refusal(200, value.encode())
+            elif name == "data" and kind:
+                _tell(taken, kind, value)
+                if (taken.is_closed or taken.is_full) and not taken.unfinished:
+                    return
     taken.server_ended = True
+
+
+def _tell(taken: Taken, kind: str, value: str) -> None:
+    try:
+        if kind == "missed":
+            taken.missed += msgspec.json.decode(value, type=_Missed).count
+        else:
+            taken.add(_event.decode(value))
+    except msgspec.MsgspecError as error:
+        raise InvalidRequest(f"an event of the server cannot be read: {error}; is it of another version?") from error
 
 
 @contextlib.asynccontextmanager

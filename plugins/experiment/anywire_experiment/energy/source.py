@@ -48,13 +48,16 @@ class Endless:
 
     def __init__(self, name: str, read: Callable[[], int]) -> None:
         self.name, self._read = name, read
-        self._first: int | None = None
+        self._last: int | None = None
+        self._counted = 0
 
     def joules(self, now: float) -> float:
         value = self._read()
-        if self._first is None or value < self._first:  # the driver was loaded anew
-            self._first = value
-        return (value - self._first) / 1e3
+        if self._last is not None:
+            # A driver that was loaded anew begins at 0 again.
+            self._counted += value - self._last if value >= self._last else value
+        self._last = value
+        return self._counted / 1e3
 
 
 class Sampled:

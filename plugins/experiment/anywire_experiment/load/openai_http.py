@@ -26,6 +26,7 @@ class _Delta(msgspec.Struct):
 class _Choice(msgspec.Struct):
     delta: _Delta = msgspec.field(default_factory=_Delta)
     message: _Delta = msgspec.field(default_factory=_Delta)
+    finish_reason: Any = None
 
 
 class Usage(msgspec.Struct):
@@ -170,6 +171,10 @@ class _Connection(asyncio.Protocol):
         self._answer, self._stream, self._pieces = Answer(), False, 0
         self._body = bytearray()
         self._texts: list[str] = []
+        self._is_whole = False
+        """Whether the stream has said that it is over."""
+        self._ends_with_connection = False
+        """Whether the body has no length, as of HTTP/1.0."""
         self._done: asyncio.Future[None] | None = None
         self._parser: Any = None
 
@@ -178,6 +183,7 @@ class _Connection(asyncio.Protocol):
         `_GivenUp`."""
         self._answer, self._stream, self._pieces = answer, question.stream, question.give_up_pieces
         self._body, self._texts = bytearray(), []
+        self._is_whole, self._ends_with_connection = False, True
         self._parser = httptools.HttpResponseParser(self)
         self._done = asyncio.get_running_loop().create_future()
         self.transport.write(request)
@@ -197,6 +203,9 @@ class _Connection(asyncio.Protocol):
             self._end(error)
 
     def connection_lost(self, error: Exception | None) -> None:
+        under_way = self._done is not None and not self._done.done()
+        if error is None and under_way and self._answer.status and self._ends_with_connection:
+            self.on_message_complete()
         self._end(error if isinstance(error, OSError) else ConnectionResetError("the server closed the connection"))
 
     def _end(self, error: Exception) -> None:
@@ -207,6 +216,8 @@ class _Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         match name.lower():
+            case b"content-length" | b"transfer-encoding":
+                self._ends_with_connection = False
             case b"x-anywire-transport":
                 self._answer.transport = value.decode()
             case b"x-anywire-agent":
@@ -235,6 +246,10 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if not self._parser.should_keep_alive():
             self.transport.close()
+        if self._stream and self._answer.status == 200:
+            self._read(self._body, time.monotonic_ns())  # the last event may want its empty line
+            if self._answer.outcome == "ok" and not self._is_whole:
+                self._answer.outcome = "cut"
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
@@ -243,6 +258,8 @@ class _Connection(asyncio.Protocol):
         if not event.startswith(b"data:"):
             event = next((line for line in event.split(b"\n") if line.startswith(b"data:")), _NOTHING)
         data = event[5:].strip()
+        if data == b"[DONE]":
+            self._is_whole = True
         if not data or data == b"[DONE]":
             return
         try:
@@ -256,6 +273,7 @@ class _Connection(asyncio.Protocol):
         if said.usage is not None:
             answer.tokens = _counted(said.usage)
         for choice in said.choices:
+            self._is_whole |= choice.finish_reason is not None
             if choice.delta.content:
                 answer.first_ns = answer.first_ns or now
                 answer.piece_ns.append(now)

@@ -86,8 +86,11 @@ def unpacked(form: Form, data: bytes, most_bytes: int) -> list[pa.Table]:
         raise ValueError("a unit of its tables is none")
     reading = _Reading(form.rows, _streams(form.sizes, data, most_bytes), most_bytes)
     by_name = {each.name: each for each in form.columns}
+    arrays: dict[str, pa.Array] = {}
     try:
-        arrays = {name: reading.column(by_name[name]) for name in _ordered([each.name for each in form.columns])}
+        for name in _ordered([each.name for each in form.columns]):
+            arrays[name] = reading.column(by_name[name])
+            reading.left -= arrays[name].nbytes
     except (StopIteration, LookupError) as error:
         raise ValueError(f"its tables lack what their form speaks of: {error!r}") from error
     whole = pa.table({each.name: arrays[each.name] for each in form.columns})
@@ -233,7 +236,9 @@ class _Writing(_Known):
 class _Reading(_Known):
     def __init__(self, rows: Sequence[int], streams: Iterator[bytes], most_bytes: int) -> None:
         super().__init__(rows)
-        self._streams, self._most_bytes = streams, most_bytes
+        self._streams = streams
+        self.left = most_bytes
+        """Bytes that the columns to come may have."""
 
     def column(self, of: Column) -> pa.Array:
         count = self.tables.size
@@ -269,15 +274,15 @@ class _Reading(_Known):
             raise ValueError(f"the texts of {of.name} are not as long as they are said to be")
         if codes.size and not 0 <= codes.min() <= codes.max() < lengths.size:
             raise ValueError(f"a text of {of.name} is missing")
-        if codes.size and lengths[codes].sum() > self._most_bytes:
-            raise ValueError(f"the texts of {of.name} have more than {self._most_bytes} bytes")
+        if codes.size and lengths[codes].sum() > self.left:
+            raise ValueError(f"the texts of {of.name} have more than {self.left} bytes")
         ends = np.cumsum(np.concatenate([[0], lengths])).tolist()
         known = np.array([text[start:end].decode() for start, end in pairwise(ends)], dtype=object)
         return pa.array(known[codes] if codes.size else [], pa.string(), mask=nulls)
 
     def _lists(self, of: Column, codings: Iterator[Coding], nulls: NDArray[np.bool_] | None) -> pa.Array:
         lengths = self._numbers(next(codings), self.all)
-        if lengths.size and (lengths.min() < 0 or lengths.astype(np.float64).sum() * 8 > self._most_bytes):
+        if lengths.size and (lengths.min() < 0 or lengths.astype(np.float64).sum() * 8 > self.left):
             raise ValueError(f"the lists of {of.name} are not as long as they are said to be")
         rows = np.flatnonzero(lengths)
         begins, inside = _beginnings(lengths)
@@ -293,7 +298,7 @@ class _Reading(_Known):
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=mask)
 
     def _numbers(self, coding: Coding, rows: Ints | None = None) -> Ints:
-        left = _whole(self._bytes()) + coding.base
+        left = _whole(self._bytes(), self.left) + coding.base
         if coding.by == "":
             small = left
         elif coding.by == _BEFORE:
@@ -329,7 +334,7 @@ def _beginnings(lengths: Ints) -> tuple[Ints, NDArray[np.bool_]]:
 
 def _decimals(values: NDArray[np.float64]) -> int:
     """Digits behind the point with which every value is exact; -1 for more than `_DECIMALS`."""
-    if not np.isfinite(values).all() or bool(np.signbit(values[values == 0]).any()):
+    if not (np.abs(values) < _EXACT).all() or bool(np.signbit(values[values == 0]).any()):
         return -1
     for digits in range(_DECIMALS + 1):
         whole = np.rint(values * 10**digits)
@@ -346,10 +351,12 @@ def _planes(numbers: Ints) -> NDArray[np.uint8]:
     return np.concatenate([np.array([wide], np.uint8), planes.ravel()])
 
 
-def _whole(stream: NDArray[np.uint8]) -> Ints:
+def _whole(stream: NDArray[np.uint8], most_bytes: int) -> Ints:
     wide = int(stream[0]) if stream.size else 0
     if not 1 <= wide <= 8 or (stream.size - 1) % wide:
         raise ValueError("a stream of its tables holds no numbers")
+    if (stream.size - 1) // wide * 8 > most_bytes:
+        raise ValueError(f"the numbers of a stream of its tables have more than {most_bytes} bytes")
     planes = stream[1:].reshape(wide, -1)
     whole = np.zeros((planes.shape[1], 8), np.uint8)
     whole[:, :wide] = planes.T

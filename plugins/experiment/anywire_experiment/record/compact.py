@@ -106,7 +106,7 @@ def opened(path: Path) -> Iterator[tuple[Path, bool]]:
         yield path, False
         return
     with tempfile.TemporaryDirectory(prefix="anywire-record-") as made:
-        folder = Path(made) / path.name.removesuffix(SUFFIX)
+        folder = Path(made) / (path.name.removesuffix(SUFFIX) or path.name)
         folder.mkdir()
         restore(path, folder)
         yield folder, True

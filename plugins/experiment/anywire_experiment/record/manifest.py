@@ -93,9 +93,20 @@ def differences(record: Path) -> list[str]:
     return sorted(said)
 
 
+def is_of_derived(difference: str) -> bool:
+    """Whether one of the `differences` is of a file that is computed from the rest."""
+    return difference.rpartition(": ")[0] in DERIVED
+
+
 def read_manifest(record: Path) -> Manifest:
-    """Raises `RecordError` when the record was never sealed."""
+    """Raises `RecordError` when the record was never sealed, or there is none."""
+    if not record.exists():
+        raise RecordError(f"there is no record {record}")
     path = record / MANIFEST
+    if record.is_file():
+        raise RecordError(f"{record} is a file: `anywire experiment unpack` makes a folder of a published record")
+    if not record.exists():
+        raise RecordError(f"there is no record {record}")
     if not path.is_file() or path.is_symlink():
         done = len(list(record.glob("cells/b*/*/cell.json")))
         raise RecordError(

@@ -37,7 +37,7 @@ def program_found(where: str, program: Program) -> Found:
         raise ConfigError(f"{where}: {missing(program)}")
     told = _told_version(program)
     if program.command[0] == "{python}":
-        return Found(module=Path(found).name, version=told)
+        return _written(program) or Found(module=Path(found).name, version=told)
     path = Path(found)
     for information in _packages(path):
         files = _brought(information, path)
@@ -51,6 +51,17 @@ def program_found(where: str, program: Program) -> Found:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     whole = hashlib.sha256(f"{real.name} {digest}\n".encode()).hexdigest()
     return Found(version=told, module=real.name, files=1, sha256=whole)
+
+
+def _written(program: Program) -> Found | None:
+    """Of ``{python} {folder}/NAME``, where the plan has that file among `files`: those are its code."""
+    script = program.command[1].removeprefix("{folder}/") if len(program.command) > 1 else ""
+    if script not in program.files:
+        return None
+    listed = "".join(
+        f"{name} {hashlib.sha256(text.encode()).hexdigest()}\n" for name, text in sorted(program.files.items())
+    )
+    return Found(module=script, files=len(program.files), sha256=hashlib.sha256(listed.encode()).hexdigest())
 
 
 def missing(program: Program) -> str:

@@ -18,11 +18,10 @@ from anywire.errors import ConfigError
 from anywire.files.private_files import config_folder
 from anywire.identities.admitted import read_fingerprint
 from anywire.identities.identity_proof import FINGERPRINT, Identity, as_text, fingerprint, from_text, is_signed
-from anywire_experiment.record.manifest import MANIFEST, SIGNATURE, TIMESTAMP
+from anywire_experiment.record.manifest import MANIFEST, SIGNATURE
 from anywire_experiment.record.storage import RecordError, pretty, write_whole
 
 KEY = "record-author.pem"
-FILES = (SIGNATURE, TIMESTAMP)
 UNSIGNED = "it is not signed: nothing tells who has sealed it, and who changes it can seal it again"
 _LONGEST = 4096
 """Bytes of a signature, or of a file with a public key."""

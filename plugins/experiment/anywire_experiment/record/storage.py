@@ -32,8 +32,9 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """All of it or nothing."""
+    """All of it or nothing. A link in its place is replaced and not followed."""
     aside = path.with_name(f".{path.name}.new")
+    aside.unlink(missing_ok=True)
     aside.write_bytes(content)
     sync(aside)
     aside.rename(path)

@@ -21,11 +21,13 @@ def write(folder: Path, out: Path | None = None) -> list[Path]:
     ``report.md``, ``results.csv`` and ``results.tex`` there, or into ``out``; the same data give the same files.
     Returns their paths. Raises `RecordError` or `ConfigError` when it is no record that can be read, OSError when it
     cannot be written."""
+    from anywire_experiment.record.storage import write_whole
+
     target = out or folder
     made = texts(folder)
     target.mkdir(parents=True, exist_ok=True)
     for name, text in made.items():
-        (target / name).write_text(text, encoding="utf-8")
+        write_whole(target / name, text.encode())
     return [target / name for name in made]
 
 

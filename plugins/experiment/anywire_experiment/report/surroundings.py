@@ -145,7 +145,8 @@ def _answers(workload: Workload) -> str:
     sizes = workload.sizes
     if sizes is not None and (sizes.answer is not None or sizes.file is not None):
         return f"{answers} of drawn lengths"
-    return f"{answers} of {workload.max_tokens} tokens at most"
+    tokens = "token" if workload.max_tokens == 1 else "tokens"
+    return f"{answers} of {workload.max_tokens} {tokens} at most"
 
 
 def _mixed(workload: Workload) -> str:

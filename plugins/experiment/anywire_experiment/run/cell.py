@@ -95,7 +95,9 @@ class CellRun:
             self.cell.state = "completed"
         except (AnywireError, OSError, pa.ArrowException) as error:
             self.cell.reason = redacted(str(error)) or type(error).__name__
-        shutil.rmtree(private)
+        finally:
+            # It may hold secrets, of a run that is interrupted too.
+            shutil.rmtree(private)
         if self.cell.state == "failed":
             # A disk that is full must at least hold the reason.
             (self._folder / SAMPLES_FILE).unlink(missing_ok=True)

@@ -109,15 +109,17 @@ class CellFaults:
         fault = self._faults[workload]
         met, injection = self._injections[workload]
 
-        def happened(what: What) -> None:
-            note(Event(time.monotonic_ns(), what, met, fault.kind, workload))
+        def happened(what: What, at_ns: int) -> None:
+            note(Event(at_ns, what, met, fault.kind, workload))
 
         await _until(began_ns, fault.at)
-        happened("fault")
+        # From its beginning to its end: what it does may be felt before all of it is done, and until all is undone.
+        at_ns = time.monotonic_ns()
         await injection.strike()
+        happened("fault", at_ns)
         await _until(began_ns, fault.at + fault.lasts)
-        happened("mended")
         await injection.undo()
+        happened("mended", time.monotonic_ns())
         if catalogued(fault.kind).needs == "network" and not injection.lost_frames:
             raise CellFailed(f"{workload}: the network lost no frame: what this transport sends does not cross it")
 

@@ -23,6 +23,10 @@ MOST_DEPENDENCE = 0.5
 """Lag-1 correlation up to which the intervals are calibrated."""
 SURE = 0.999
 """Confidence with which it must lie above, for blocks to be too dependent to be judged."""
+MEAN_CAUTION = 1.4
+"""With 1, intervals of means of 16 blocks would hold the truth in 91 % when the lag-1 correlation is 0.5: so few blocks
+show only a part of it."""
+MOST_ALIKE = 0.8
 _DRAWS = 20_000
 _EXACT = 100
 """Blocks up to which the distribution of Kendall's statistic is counted out; it is normal beyond."""
@@ -141,6 +145,14 @@ def too_dependent(values: Floats) -> Flags:
     """Whether values (..., n), in the order of their blocks and without a drift, are shown to depend on each other more
     than intervals are calibrated for."""
     return np.asarray(_limits(_lag1(values)[1], values.shape[-1], SURE)[0] > MOST_DEPENDENCE)
+
+
+def widened_by(values: Floats) -> Floats:
+    """By how much the error of a mean of values (..., n) is larger than that of independent ones, as their order has
+    it: the root of what blocks are worth less, to the power of `MEAN_CAUTION`; 1 where they are not like their
+    predecessors."""
+    alike = np.clip(_lag1(values)[1], 0.0, MOST_ALIKE)
+    return np.asarray(((1.0 + alike) / (1.0 - alike)) ** (MEAN_CAUTION / 2.0))
 
 
 def _lag1(values: Floats) -> tuple[Floats, Floats]:

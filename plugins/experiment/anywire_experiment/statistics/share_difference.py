@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import numpy as np
 from scipy import stats
 
+from anywire_experiment.statistics.run_order import widened_by
 from anywire_experiment.statistics.samples import ROUNDING, Estimate, Floats, finite_series, fraction
 from anywire_experiment.statistics.studentised import StudentisedMean, resampling_counts, studentised_mean
 
@@ -49,15 +51,16 @@ def compare_shares(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> ShareComparison:
-    """The candidate against the baseline; both give one share per block, in the same order. ``margin`` is the
-    difference that does not matter, 0.05 for 5 percentage points, chosen before the data are seen.
+    """The candidate against the baseline; both give one share per block, in the order in which the blocks ran.
+    ``margin`` is the difference that does not matter, 0.05 for 5 percentage points, chosen before the data are seen.
 
-    Why not the ratio, as in `compare`: a block of few questions may have none right, and has no ratio then. Else the
-    same is assumed, and the same is promised.
+    Why not the ratio, as in `compare`: a block of few questions may have none right, and has no ratio then. What is
+    compared is the mean of the differences, for each question counts. Where blocks are like their predecessors its
+    error is larger (`widened_by`); a drift is not taken out, and counts as that.
 
     Where no block differs from another nothing tells how much one may, and each block counts as one question, as in
     `share_over_blocks`: that all n differ by d has at most the chance ((1 - m) / (1 - d)) ** n when the mean difference
-    is m. So 12 blocks without a difference leave room for one of 26 points.
+    is m. So 16 blocks without a difference leave room for one of 21 points.
 
     ValueError for fewer than 2 blocks, different numbers of blocks, and what is no share.
     """
@@ -72,11 +75,14 @@ def compare_shares(
         raise ValueError("a share lies between 0 and 1")
     differences = after - before
     counts = resampling_counts(before.size, resamples, seed)
+    wider = float(widened_by(differences))
     found = studentised_mean(differences, counts, negligible=ROUNDING)
+    found = replace(found, error=found.error * wider)
     p_different = float(found.p_zero())
     p_equivalent = float(np.maximum(found.p_at_most(-margin), found.p_at_least(margin)))
     more, less = np.maximum(differences, 0.0), np.maximum(-differences, 0.0)
-    p_equivalent = max(p_equivalent, _p_of_rare(more, margin + less.mean()), _p_of_rare(less, margin + more.mean()))
+    rare = (_p_of_rare(more, margin + less.mean(), wider), _p_of_rare(less, margin + more.mean(), wider))
+    p_equivalent = max(p_equivalent, *rare)
     difference, equivalence = _estimate(found, level), _estimate(found, 2.0 * level - 1.0)
     if found.error == 0.0:
         apart = abs(float(found.mean))
@@ -100,11 +106,12 @@ def compare_shares(
     )
 
 
-def _p_of_rare(shares: Floats, bound: float) -> float:
+def _p_of_rare(shares: Floats, bound: float, wider: float) -> float:
     """p-value of "the mean of these shares is ``bound`` or more", by as many independent questions as the blocks are
-    worth (Korn & Graubard 1998). Where few blocks have any, their spread tells less than it seems to."""
+    worth (Korn & Graubard 1998). Where few blocks have any, their spread tells less than it seems to. ``wider``: by how
+    much the error is larger because they depend on each other."""
     mean, blocks = float(shares.mean()), shares.size
-    variance = float(shares.var(ddof=1)) / blocks
+    variance = float(shares.var(ddof=1)) / blocks * wider**2
     if mean >= bound or bound >= 1.0:
         return 1.0 if mean >= bound else 0.0
     worth = max(mean * (1.0 - mean) / variance, 1.0) if variance > 0.0 else float(blocks)
