@@ -298,7 +298,9 @@ class _Reading(_Known):
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=mask)
 
     def _numbers(self, coding: Coding, rows: Ints | None = None) -> Ints:
-        left = _whole(self._bytes(), self.left) + coding.base
+        # No more than there are rows, before they take eight bytes each.
+        most = self.left if rows is None else min(self.left, 8 * rows.size)
+        left = _whole(self._bytes(), most) + coding.base
         if coding.by == "":
             small = left
         elif coding.by == _BEFORE:
