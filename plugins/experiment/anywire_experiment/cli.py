@@ -82,7 +82,7 @@ def plan(
         ),
     ] = None,
 ) -> None:
-    """Print a plan with all its defaults, or with --dry-run what it will take. Exit status 1 if it cannot run here."""
+    """Print a whole plan, or what it will take. Exit status 1 if it cannot run here."""
     import yaml
 
     from anywire_experiment.plan import load_plan
