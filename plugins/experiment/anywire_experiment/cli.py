@@ -187,7 +187,7 @@ def key(
         Path | None, typer.Option("--key", metavar="FILE", help="Another file than the one in your config folder.")
     ] = None,
 ) -> None:
-    """Show your public key, by which readers know your records. It is made at the first call."""
+    """Show your public key. Readers know your records by it. It is made at the first call."""
     from anywire.identities.identity_proof import as_text
     from anywire_experiment.record.signature import made
 
@@ -225,7 +225,7 @@ def publish(
         Path, typer.Option("--out", "-o", metavar="DIR", help="The folder of the file. Default: this one.")
     ] = Path(),
 ) -> None:
-    """Write a sealed record into one small file, which `verify`, `report` and the others take like the folder."""
+    """Write a sealed record into one small file. `verify`, `report` and the others take it like the folder."""
     from anywire_experiment import outcome
     from anywire_experiment.record.compact import SUFFIX
 
@@ -367,7 +367,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write the data of a record, and every table and figure of its report, as files."""
+    """Write the data and figures of a record as files. Every table of its report is among them."""
     from anywire_experiment.exports.export import chosen
     from anywire_experiment.exports.export import export as write
 
