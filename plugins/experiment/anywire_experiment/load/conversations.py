@@ -12,7 +12,7 @@ from anywire_experiment.load.prompts import PromptMaker
 from anywire_experiment.load.rows import Answer
 from anywire_experiment.load.sessions import Session
 from anywire_experiment.load.target import Question
-from anywire_experiment.load.timer import Alarms
+from anywire_experiment.load.timer import PreciseTimer
 from anywire_experiment.trace_formats import Arrival
 from anywire_experiment.traffic import CANCELLED, NOT_ASKED
 
@@ -51,13 +51,13 @@ class Conversations:
 
     async def in_turn(self, tenants: list[str]) -> None:
         """As many clients as there are tenants, each beginning its next session when the last one is over."""
-        with Alarms() as alarms:
+        with PreciseTimer() as alarms:
             await asyncio.gather(*(self._client(number, tenant, alarms) for number, tenant in enumerate(tenants)))
 
     async def at_their_times(self) -> None:
         """Each session begins at its own time, however many are under way."""
         under_way: set[asyncio.Task[None]] = set()
-        with Alarms() as alarms:
+        with PreciseTimer() as alarms:
             for session in self._found:
                 due_ns = self._start_ns + round(session.at * 1e9)
                 if due_ns >= self._until_ns or not self._asking.goes_on():
@@ -76,13 +76,15 @@ class Conversations:
     def _goes_on(self) -> bool:
         return time.monotonic_ns() < self._until_ns and self._asking.goes_on()
 
-    async def _client(self, number: int, tenant: str, alarms: Alarms) -> None:
+    async def _client(self, number: int, tenant: str, alarms: PreciseTimer) -> None:
         while self._goes_on() and (session := next(self._found, None)) is not None:
             talk = _Talk(self._asking, session, self._prompts, tenant)
             questions = talk.questions()
             await self._hold(talk, questions, time.monotonic_ns(), number, alarms)
 
-    async def _hold(self, talk: _Talk, questions: list[Question], due_ns: int, client: int, alarms: Alarms) -> None:
+    async def _hold(
+        self, talk: _Talk, questions: list[Question], due_ns: int, client: int, alarms: PreciseTimer
+    ) -> None:
         """Carry out a session whose first turn is due now."""
         asking = self._asking
         for at, turn in enumerate(talk.session.turns):
