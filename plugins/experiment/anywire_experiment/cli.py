@@ -29,6 +29,11 @@ RecordFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The record of
 AnyRecord = Annotated[
     Path, typer.Argument(metavar="RECORD", help="The record of an experiment: its folder, or a published file.")
 ]
+Blocks = Annotated[int | None, typer.Option("--blocks", min=1, max=1000, help="Repetitions, instead of the plan's.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key of the plan, as YAML; may be repeated."),
+]
 Sign = Annotated[
     Path | None,
     typer.Option("--sign", metavar="KEY", help="Private key to sign with. Default: yours, where `key` has made one."),
@@ -41,21 +46,12 @@ def run(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="The record. Default: records/NAME.")
     ] = None,
-    blocks: Annotated[
-        int | None, typer.Option("--blocks", min=1, max=1000, help="Repetitions, instead of the plan's.")
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Another value for a key of the plan, as YAML; may be repeated."
-        ),
-    ] = None,
+    blocks: Blocks = None,
+    changes: Changes = None,
     sign: Sign = None,
 ) -> None:
     """Run a plan into a record. The same command goes on with one that was interrupted."""
-    from anywire_experiment.plan import load_plan
-
-    plan = load_plan(file, [*(changes or ()), *([f"blocks={blocks}"] if blocks is not None else ())])
+    plan = _plan(file, changes, blocks)
     _run(plan, file, out or Path("records") / plan.name, sign)
 
 
@@ -72,23 +68,15 @@ def plan(
         Path | None,
         typer.Option("--from", metavar="DIR", help="A record of this plan or a pilot, which tells times and spreads."),
     ] = None,
-    blocks: Annotated[
-        int | None, typer.Option("--blocks", min=1, max=1000, help="Repetitions, instead of the plan's.")
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Another value for a key of the plan, as YAML; may be repeated."
-        ),
-    ] = None,
+    blocks: Blocks = None,
+    changes: Changes = None,
 ) -> None:
     """Print a whole plan, or what it will take. Exit status 1 if it cannot run here."""
     import yaml
 
-    from anywire_experiment.plan import load_plan
     from anywire_experiment.record.masking import masked
 
-    loaded = load_plan(file, [*(changes or ()), *([f"blocks={blocks}"] if blocks is not None else ())])
+    loaded = _plan(file, changes, blocks)
     if not dry_run:
         typer.echo(
             yaml.safe_dump(masked(loaded.model_dump(mode="json")), sort_keys=False, allow_unicode=True), nl=False
@@ -383,6 +371,13 @@ def schema() -> None:
     from anywire_experiment.plan import Plan
 
     typer.echo(json.dumps(Plan.model_json_schema(), indent=2))
+
+
+def _plan(file: Path, changes: list[str] | None, blocks: int | None) -> Plan:
+    """The plan of a file with what the command line changes in it."""
+    from anywire_experiment.plan import load_plan
+
+    return load_plan(file, [*(changes or ()), *([f"blocks={blocks}"] if blocks is not None else ())])
 
 
 def _say_at_once(line: str) -> None:
