@@ -121,4 +121,4 @@ def _short(text: str) -> str:
 
 
 def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest() if text else ""
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest() if text else ""
