@@ -20,6 +20,8 @@ from anywire_experiment.record.storage import RecordError
 
 TREE = plan_of(blocks=2, workloads={"one-client": {"requests": 20}}, metrics=["latency"])
 
+pytestmark = pytest.mark.usefixtures("computed_once")
+
 
 @pytest.fixture(scope="module")
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,6 +22,8 @@ from anywire_experiment.record.storage import RecordError
 
 TREE = plan_of(blocks=2, workloads={"one-client": {"requests": 20}}, metrics=["latency"])
 
+pytestmark = pytest.mark.usefixtures("computed_once")
+
 
 @pytest.fixture(autouse=True)
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -1,0 +1,50 @@
+"""What tests of experiments share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anywire_experiment import outcome, report
+from anywire_experiment.record.manifest import DERIVED, MANIFEST, SIGNATURE, TIMESTAMP
+
+_OF_OTHERS = {*DERIVED, MANIFEST, SIGNATURE, TIMESTAMP}
+"""Files of a record of which nothing is computed."""
+
+
+@pytest.fixture(scope="module")
+def computed_once() -> Iterator[None]:
+    """Figures and report of the same files are computed once in a module of tests that verify them again and again.
+    That they are the same each time is what test_report.py and test_exports.py look at."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("texts", "results_text"):
+            once = _once(getattr(report, name))
+            for module in (report, outcome):
+                patch.setattr(module, name, once)
+        yield
+
+
+def _once(compute: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    kept: dict[str, Any] = {}
+
+    def computed(folder: Path) -> Any:
+        key = _content(folder)
+        if key not in kept:
+            kept[key] = compute(folder)
+        return kept[key]
+
+    return computed
+
+
+def _content(folder: Path) -> str:
+    """A hash of what figures are computed from, byte for byte."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name not in _OF_OTHERS and path.is_file():
+            whole.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode(errors="surrogatepass"))
+    return whole.hexdigest()
