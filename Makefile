@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := $(VENV)/.demo
 READY := $(VENV)/.ready
 RECORDS ?= records
-PLANS := $(filter-out %/itself.yaml,$(wildcard benchmarks/experiments/*.yaml))
+PLANS := $(filter-out %/itself.yaml %/planted.yaml,$(wildcard benchmarks/experiments/*.yaml))
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml plugins/*/*/pyproject.toml examples/*/pyproject.toml)
 DEMO_PROJECTS := pyproject.toml plugins/transports/dds/pyproject.toml plugins/schedulers/pyproject.toml \
   plugins/selectors/pyproject.toml plugins/engines/openai/pyproject.toml plugins/engines/models/pyproject.toml plugins/engines/llama/pyproject.toml \
