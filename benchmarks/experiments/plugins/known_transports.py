@@ -1,8 +1,8 @@
 """Transports whose difference from ZeroMQ is known beforehand: none, 100 µs a task, and what a test has planted. They
 test the instrument.
 
-The file that the environment variable `FILE` names, when there is one, says in JSON how many seconds more each transport
-takes for a task, by its name. It is read when a hub is opened, so each cell may be given other ones.
+The file that the environment variable `FILE` names, when there is one, says in JSON how many seconds more each
+transport takes for a task, by its name. It is read when a hub is opened, so each cell may be given other ones.
 """
 
 from __future__ import annotations
