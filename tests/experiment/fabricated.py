@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from anywire.stages import STAGES
-from anywire_experiment.arms import ALONE
-from anywire_experiment.orders import arm_names
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import ALONE
+from anywire_experiment.plan.orders import arm_names
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record.cells import SAMPLES_FILE, Cell, Event, ProcessUse, WorkloadRun, write_cell
 from anywire_experiment.record.environment import environment
 from anywire_experiment.record.folder import Session, Sessions

@@ -12,7 +12,7 @@ from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.design_figures import DesignFigures, PlaceFigures
 from anywire_experiment.analysis.places import told
 from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, Results
-from anywire_experiment.balance import Balance
+from anywire_experiment.plan.balance import Balance
 from anywire_experiment.report.design import places
 from anywire_experiment.statistics import Estimate
 from anywire_experiment.statistics.place import PlaceEffects

@@ -17,10 +17,10 @@ from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.results import BandFigures
 from anywire_experiment.analysis.sample_rows import read_samples
 from anywire_experiment.load.generator import _drawn
+from anywire_experiment.plan.workload import Workload
 from anywire_experiment.record.cells import SAMPLES_FILE
 from anywire_experiment.record.samples import SAMPLES
 from anywire_experiment.report import tables
-from anywire_experiment.workload import Workload
 
 SECOND = 10**9
 

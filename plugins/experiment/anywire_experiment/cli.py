@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from anywire_experiment.plan import Plan
+    from anywire_experiment.plan.plan import Plan
 
 app = typer.Typer(
     name="experiment",
@@ -368,14 +368,14 @@ def schema() -> None:
     """Print the JSON schema of a plan."""
     import json
 
-    from anywire_experiment.plan import Plan
+    from anywire_experiment.plan.plan import Plan
 
     typer.echo(json.dumps(Plan.model_json_schema(), indent=2))
 
 
 def _plan(file: Path, changes: list[str] | None, blocks: int | None) -> Plan:
     """The plan of a file with what the command line changes in it."""
-    from anywire_experiment.plan import load_plan
+    from anywire_experiment.plan.plan import load_plan
 
     return load_plan(file, [*(changes or ()), *([f"blocks={blocks}"] if blocks is not None else ())])
 

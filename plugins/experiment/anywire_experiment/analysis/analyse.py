@@ -42,8 +42,8 @@ from anywire_experiment.analysis.results import (
 )
 from anywire_experiment.analysis.steadiness import judged_together, steadiness_of
 from anywire_experiment.analysis.traffic import searches_of, traffic_of
-from anywire_experiment.arms import is_of_requests
-from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
+from anywire_experiment.plan.arms import is_of_requests
+from anywire_experiment.plan.plan import OF_REQUESTS, Metric, Plan, fewest_samples
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, effective_sample_size, share_over_blocks
 

@@ -13,9 +13,9 @@ from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.results import FaultFigures
 from anywire_experiment.analysis.sample_rows import column
 from anywire_experiment.analysis.survival import Waits, waiting_curve
-from anywire_experiment.plan import Metric, Plan
+from anywire_experiment.plan.plan import Metric, Plan
+from anywire_experiment.plan.traffic import CANCELLED
 from anywire_experiment.record.cells import Event
-from anywire_experiment.traffic import CANCELLED
 
 
 def fault_figures(plan: Plan, blocks: Mapping[int, Measured], counters: Mapping[str, float]) -> FaultFigures | None:

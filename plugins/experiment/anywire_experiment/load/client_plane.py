@@ -15,7 +15,7 @@ from anywire_experiment.load.openai_http import Usage
 from anywire_experiment.load.rows import Answer
 from anywire_experiment.load.spec import ClientPlane
 from anywire_experiment.load.target import Question, Target
-from anywire_experiment.traffic import CANCELLED
+from anywire_experiment.plan.traffic import CANCELLED
 
 _usage = msgspec.json.Decoder(Usage)
 

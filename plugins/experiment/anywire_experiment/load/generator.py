@@ -27,10 +27,10 @@ from anywire_experiment.load.sessions import sessions
 from anywire_experiment.load.shapes import Shapes
 from anywire_experiment.load.target import Question, Target, chat
 from anywire_experiment.load.timer import PreciseTimer
-from anywire_experiment.saturation import Search
-from anywire_experiment.trace_formats import Arrival
-from anywire_experiment.traffic import CANCELLED, NOT_ASKED
-from anywire_experiment.workload import Closed, Poisson, Trace, Workload
+from anywire_experiment.plan.saturation import Search
+from anywire_experiment.plan.trace_formats import Arrival
+from anywire_experiment.plan.traffic import CANCELLED, NOT_ASKED
+from anywire_experiment.plan.workload import Closed, Poisson, Trace, Workload
 
 MAX_UNDER_WAY = 10_000
 """Requests of an open loop that may be under way at once; one more fails as ``generator_full``, unsent."""

@@ -16,7 +16,7 @@ import msgspec
 from anywire.errors import AgentUnavailable
 from anywire_experiment.load.rows import Answer
 from anywire_experiment.load.target import Question, Target
-from anywire_experiment.traffic import CANCELLED, LONGEST_ANSWER
+from anywire_experiment.plan.traffic import CANCELLED, LONGEST_ANSWER
 
 
 class _Delta(msgspec.Struct):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-from anywire_experiment.companions import label
+from anywire_experiment.plan.companions import label
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*$"
 

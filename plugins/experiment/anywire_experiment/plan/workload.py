@@ -15,9 +15,9 @@ from typing import Annotated, Literal
 import pydantic
 
 from anywire_experiment.exercises.generated import KINDS, Kind
-from anywire_experiment.faults.in_plans import FaultKind
-from anywire_experiment.saturation import Search
-from anywire_experiment.traffic import LONGEST_PROMPT, MOST_BLOCK_TOKENS, Conversation, GivingUp, Sizes
+from anywire_experiment.plan.fault_kinds import FaultKind
+from anywire_experiment.plan.saturation import Search
+from anywire_experiment.plan.traffic import LONGEST_PROMPT, MOST_BLOCK_TOKENS, Conversation, GivingUp, Sizes
 
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 TENANT = "^[!-~]{1,64}$"
@@ -66,7 +66,7 @@ class Window(_Section):
 
 class Trace(_Section):
     """Replay of a file: one row per request, with its arrival and its lengths. The format is known by its columns
-    (`anywire_experiment.trace_formats`): ``anywire`` (also what ``anywire capture`` writes), ``azure``,
+    (`anywire_experiment.plan.trace_formats`): ``anywire`` (also what ``anywire capture`` writes), ``azure``,
     ``burstgpt``, ``mooncake``. What a row says goes before what the workload says."""
 
     kind: Literal["trace"] = "trace"

@@ -9,7 +9,7 @@ import pydantic
 
 from anywire.near import nearest
 from anywire_experiment.faults.catalogue import BY_NAME, FAULTS, Fault
-from anywire_experiment.objective import Time
+from anywire_experiment.plan.objective import Time
 
 SHORT = {"kill": "agent-killed", "pause": "agent-paused"}
 """Names that plans have for faults of the catalogue."""

@@ -34,9 +34,9 @@ import pydantic
 
 from anywire.errors import ConfigError
 from anywire.plugins import describe_validation
-from anywire_experiment.companions import Companion, check_named, is_reserved, reserved
-from anywire_experiment.plan import Plan
-from anywire_experiment.programs import Program, ReadyAt, is_absolute, own_names
+from anywire_experiment.plan.companions import Companion, check_named, is_reserved, reserved
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.programs import Program, ReadyAt, is_absolute, own_names
 
 SYSTEM = "system"
 """The factor whose levels are systems, and the process of one that is not Anywire's."""

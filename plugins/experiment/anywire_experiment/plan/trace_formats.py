@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from anywire.errors import ConfigError
-from anywire_experiment.traffic import LONGEST_ANSWER, LONGEST_PAUSE, LONGEST_PROMPT
-from anywire_experiment.workload import LONGEST_DEADLINE, TENANT, Trace, Window
+from anywire_experiment.plan.traffic import LONGEST_ANSWER, LONGEST_PAUSE, LONGEST_PROMPT
+from anywire_experiment.plan.workload import LONGEST_DEADLINE, TENANT, Trace, Window
 
 MOST_REQUESTS = 1_000_000
 """Of a trace that are replayed; of a longer one choose a part with ``window`` or ``first``."""

@@ -21,11 +21,11 @@ A factor is named for what it changes: ``transport``, ``selector``, ``scheduler`
 ``network`` are short for the usual keys, ``fault`` strikes in every workload (a kind of fault, ``none``, or the
 members of a workload's ``fault``), anything else is a key of the config with dots (``pipeline.max_attempts``).
 The levels of ``request`` are members of the chat requests that clients send, those of ``request.model`` one of them;
-those of ``system`` are whole systems, Anywire or another one (`anywire_experiment.systems`). A
+those of ``system`` are whole systems, Anywire or another one (`anywire_experiment.plan.systems`). A
 level is a value, or ``{label: value}``. Every combination of levels is an *arm*. In every *block* each arm's system is
 started afresh, in an order drawn from the seed, and runs every workload once, these in an order of their own; that pair
-of block and arm is a *cell*. Orders are balanced over the blocks (`anywire_experiment.orders`). Arms are compared block
-by block.
+of block and arm is a *cell*. Orders are balanced over the blocks (`anywire_experiment.plan.orders`). Arms are compared
+block by block.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ import yaml
 
 from anywire.config_layers import File
 from anywire.errors import ConfigError
-from anywire_experiment.companions import Companion, is_reserved, reserved
-from anywire_experiment.faults.in_plans import StandInServers
-from anywire_experiment.objective import Objective
-from anywire_experiment.plan_files import with_files, with_plugins
-from anywire_experiment.plan_levels import Levels, Name, number_as_name
-from anywire_experiment.validation import describe
-from anywire_experiment.workload import Positive, Trace, Workload
+from anywire_experiment.plan.companions import Companion, is_reserved, reserved
+from anywire_experiment.plan.errors import describe
+from anywire_experiment.plan.fault_kinds import StandInServers
+from anywire_experiment.plan.files import with_files, with_plugins
+from anywire_experiment.plan.levels import Levels, Name, number_as_name
+from anywire_experiment.plan.objective import Objective
+from anywire_experiment.plan.workload import Positive, Trace, Workload
 
 Metric = Literal[
     "latency",
@@ -74,7 +74,7 @@ before. These four in ms; of each block the plan's ``statistic``. ``urgent_wait`
 priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines and the plan's
 objective, per second of the time in which requests came; ``attainment``: their share of all requests. ``fairness``:
 Jain's index of the tokens of tenants that waited (`Measured.jain`). ``capacity``: requests per second that are borne,
-where they are searched (`anywire_experiment.saturation`).
+where they are searched (`anywire_experiment.plan.saturation`).
 ``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the first thing that the
 orchestrator tells of it: an agent or link that is lost, an attempt that fails, a breaker. ``recovery``: ms
 from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
