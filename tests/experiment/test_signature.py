@@ -16,6 +16,7 @@ from anywire.errors import ConfigError
 from anywire.identities.identity_proof import Identity, as_text
 from anywire_experiment import outcome, report
 from anywire_experiment.cli import app
+from anywire_experiment.outcome import conclusion
 from anywire_experiment.record import signature, timestamp
 from anywire_experiment.record.manifest import MANIFEST, SIGNATURE, TIMESTAMP, seal
 from anywire_experiment.record.storage import RecordError
@@ -154,7 +155,7 @@ def test_another_report_than_the_one_that_was_signed_is_not_written_over_it(
         return {name: f"{text} " for name, text in made.items()}
 
     made = report.texts(record)
-    monkeypatch.setattr(outcome, "texts", other)
+    monkeypatch.setattr(conclusion, "texts", other)
     monkeypatch.setattr(report, "texts", other)
     for by in (None, Identity.new()):
         with pytest.raises(RecordError, match=r"is signed by SHA256:.*: say with --out where it is to be written"):

@@ -24,11 +24,10 @@ MAY = {
     "report": {"plan", "analysis", "record", "statistics"},
     "fault_table": {"plan", "faults", "network", "record", "run"},
     "outcome": {"plan", "analysis", "fault_table", "record", "report"},
-    "verified": {"analysis", "outcome", "record"},
-    "frames": {"analysis", "record", "statistics", "verified"},
-    "exports": {"analysis", "frames", "record", "report", "verified"},
-    "gate": {"plan", "analysis", "outcome", "record", "statistics", "verified"},
-    "dry_run": {"plan", "analysis", "energy", "network", "record", "run", "statistics", "verified"},
+    "frames": {"analysis", "outcome", "record", "statistics"},
+    "exports": {"analysis", "frames", "outcome", "record", "report"},
+    "gate": {"plan", "analysis", "outcome", "record", "statistics"},
+    "dry_run": {"plan", "analysis", "energy", "network", "outcome", "record", "run", "statistics"},
     "cli": {"plan", "analysis", "dry_run", "exports", "fault_table", "gate", "outcome", "record", "report", "run"},
 }
 

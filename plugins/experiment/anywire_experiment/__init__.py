@@ -6,8 +6,8 @@ of `network` between them. `record` keeps everything. `analysis` computes every 
 methods of `statistics`, and `report` draws them; `outcome` seals all that and can tell whether it still holds. `energy`
 counts what the machine took.
 
-Before a run `dry_run` tells what it will take. Afterwards a record that is still what was sealed is `verified`;
-`frames` has it as tables, `exports` as files, and `gate` fails a build on what it shows.
+Before a run `dry_run` tells what it will take. Afterwards `frames` has a record that is still what was sealed as
+tables, `exports` has it as files, and `gate` fails a build on what it shows. `cli` has the commands.
 
 What may import what: everything the plan; `run` also `load`, `network`, `energy` and `record`; `analysis` also `record`
 and `statistics`; `report` also `analysis`. Those before and after a run import the rest, and nothing but the command

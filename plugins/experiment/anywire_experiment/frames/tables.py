@@ -15,10 +15,10 @@ from anywire_experiment.analysis.results import ComparisonFigures, Results, Valu
 from anywire_experiment.analysis.sample_rows import read_samples
 from anywire_experiment.analysis.wording import meaning_of
 from anywire_experiment.frames.schema import LEVEL, SCHEMAS, schema_of
+from anywire_experiment.outcome.checked_record import checked
 from anywire_experiment.record.cells import LOAD, Cell
 from anywire_experiment.record.folder import cell_folder
 from anywire_experiment.statistics import Estimate
-from anywire_experiment.verified import checked
 
 if TYPE_CHECKING:
     import pandas as pd
