@@ -12,7 +12,7 @@ import pytest
 
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.results import ComparisonFigures, Results
-from anywire_experiment.plan.plan import load_plan
+from anywire_experiment.plan.reading import load_plan
 from anywire_experiment.run.progress import progress
 from anywire_experiment.run.runner import run
 

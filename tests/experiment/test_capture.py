@@ -28,8 +28,8 @@ from anywire_experiment.capture.taken import Taken
 from anywire_experiment.capture.written import check, write
 from anywire_experiment.load.sessions import sessions
 from anywire_experiment.plan.arms import arms_of
-from anywire_experiment.plan.plan import load_plan
-from anywire_experiment.plan.trace_formats import read_trace
+from anywire_experiment.plan.reading import load_plan
+from anywire_experiment.plan.traces import read_trace
 from reserved import free_port
 
 pytestmark = pytest.mark.timeout(240)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from anywire.errors import ConfigError
-from anywire_experiment.plan.plan import load_plan
+from anywire_experiment.plan.reading import load_plan
 from anywire_experiment.record.cells import Cell, write_cell
 from anywire_experiment.record.environment import differences as environment_differences
 from anywire_experiment.record.environment import environment, redacted

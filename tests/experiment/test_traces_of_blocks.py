@@ -12,7 +12,8 @@ import yaml
 from tests.experiment.real_runs import PATIENCE, done, plan_tree, written
 
 from anywire.errors import ConfigError
-from anywire_experiment.plan.plan import Plan, load_plan
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.reading import load_plan
 from anywire_experiment.plan.workload import Trace
 from anywire_experiment.record.folder import runnable_plan_of
 

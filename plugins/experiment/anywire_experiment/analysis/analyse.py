@@ -43,7 +43,8 @@ from anywire_experiment.analysis.results import (
 from anywire_experiment.analysis.steadiness import judged_together, steadiness_of
 from anywire_experiment.analysis.traffic import searches_of, traffic_of
 from anywire_experiment.plan.arms import is_of_requests
-from anywire_experiment.plan.plan import OF_REQUESTS, Metric, Plan, fewest_samples
+from anywire_experiment.plan.metric import OF_REQUESTS, Metric, fewest_samples
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, effective_sample_size, share_over_blocks
 

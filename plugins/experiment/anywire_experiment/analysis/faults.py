@@ -13,7 +13,8 @@ from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.results import FaultFigures
 from anywire_experiment.analysis.sample_rows import column
 from anywire_experiment.analysis.survival import Waits, waiting_curve
-from anywire_experiment.plan.plan import Metric, Plan
+from anywire_experiment.plan.metric import Metric
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.plan.traffic import CANCELLED
 from anywire_experiment.record.cells import Event
 

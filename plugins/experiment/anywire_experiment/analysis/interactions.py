@@ -14,7 +14,7 @@ from anywire_experiment.analysis.places import without_place
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import meaning_of, metric_of
 from anywire_experiment.plan.faults import FAULT
-from anywire_experiment.plan.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.statistics import Comparison, Estimate, Outcome, as_family, compare, verdict
 
 SAME, DIFFERS = "same", "differs"

@@ -13,7 +13,7 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures
 from anywire_experiment.analysis.sample_rows import Floats, column
 from anywire_experiment.analysis.wording import metric_of
-from anywire_experiment.plan.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.record.cells import LOAD, Cell
 from anywire_experiment.statistics.samples import statistic_of
 

@@ -17,8 +17,8 @@ from anywire_experiment.analysis.energy import joules_per
 from anywire_experiment.analysis.goodput import Held, held
 from anywire_experiment.analysis.processor import milliseconds_per, system_seconds
 from anywire_experiment.analysis.sample_rows import Floats, column, in_time, waits_ms
+from anywire_experiment.plan.metric import OF_REQUESTS, Metric
 from anywire_experiment.plan.objective import Objective
-from anywire_experiment.plan.plan import OF_REQUESTS, Metric
 from anywire_experiment.plan.saturation import Search
 from anywire_experiment.plan.traffic import CANCELLED
 from anywire_experiment.record.cells import Cell, Event

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.plan.objective import Objective
-from anywire_experiment.plan.plan import Metric
 from anywire_experiment.plan.workload import Closed, Trace, Workload
 
 

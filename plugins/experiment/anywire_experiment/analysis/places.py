@@ -13,7 +13,7 @@ from anywire_experiment.analysis.design_figures import DesignFigures, PlaceFigur
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import meaning_of, percent
 from anywire_experiment.plan.balance import balance_of
-from anywire_experiment.plan.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.statistics import holm
 from anywire_experiment.statistics.place import FOUND, Layout, drawn_apart
 from anywire_experiment.statistics.samples import Estimate

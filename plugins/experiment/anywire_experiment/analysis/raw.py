@@ -17,7 +17,7 @@ from anywire_experiment.analysis.results import StreamShape
 from anywire_experiment.analysis.sample_rows import read_samples
 from anywire_experiment.plan.arms import ALONE
 from anywire_experiment.plan.faults import FAULT, is_none
-from anywire_experiment.plan.plan import OF_REQUESTS, Metric, fewest_samples
+from anywire_experiment.plan.metric import OF_REQUESTS, Metric, fewest_samples
 from anywire_experiment.record.cells import CELL, Cell, read_cell
 from anywire_experiment.record.folder import plan_of
 from anywire_experiment.record.storage import RecordError

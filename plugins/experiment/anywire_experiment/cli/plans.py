@@ -92,7 +92,7 @@ def schema() -> None:
 
 def _plan(file: Path, changes: list[str] | None, blocks: int | None) -> Plan:
     """The plan of a file with what the command line changes in it."""
-    from anywire_experiment.plan.plan import load_plan
+    from anywire_experiment.plan.reading import load_plan
 
     return load_plan(file, [*(changes or ()), *([f"blocks={blocks}"] if blocks is not None else ())])
 

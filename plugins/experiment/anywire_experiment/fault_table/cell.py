@@ -25,7 +25,8 @@ from anywire_experiment.faults.catalogue import CLOCK_STEP, CUT_AFTER, GONE_ON, 
 from anywire_experiment.faults.stand_in import StandIn
 from anywire_experiment.network import link
 from anywire_experiment.plan.arms import Arm, in_one_process
-from anywire_experiment.plan.plan import Network, set_key
+from anywire_experiment.plan.network import Network
+from anywire_experiment.plan.reading import set_key
 from anywire_experiment.record.environment import redacted
 from anywire_experiment.run.cell import redact_logs
 from anywire_experiment.run.injection import ASKS_A_SERVER, SERVICES, Injection, state_folder, why_not

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anywire_experiment.plan.trace_formats import Arrival, read_trace
+from anywire_experiment.plan.trace_formats import Arrival
+from anywire_experiment.plan.traces import read_trace
 from anywire_experiment.plan.workload import Bursts, Poisson, Trace
 
 

@@ -22,8 +22,9 @@ from anywire_experiment.plan.config_tree import SHORT, choose, configure, merge,
 from anywire_experiment.plan.fault_kinds import OPENAI, StandInServers, fault_without
 from anywire_experiment.plan.faults import FAULT, faults_of
 from anywire_experiment.plan.levels import Level
+from anywire_experiment.plan.network import Network
 from anywire_experiment.plan.orders import arm_names
-from anywire_experiment.plan.plan import Network, Plan
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.plan.programs import Named, ReadyAt, addressed, sample_value
 from anywire_experiment.plan.systems import SYSTEM, AnywireSystem, ForeignSystem, check_foreign, system_of
 from anywire_experiment.plan.workload import Fault

@@ -14,7 +14,8 @@ import msgspec
 
 from anywire.this_system import O_CLOEXEC, lock_file
 from anywire_experiment.plan.files import plugin_files
-from anywire_experiment.plan.plan import Plan, load_plan
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.reading import load_plan
 from anywire_experiment.plan.workload import Trace
 from anywire_experiment.record import manifest
 from anywire_experiment.record.cells import Cell, read_cell

@@ -15,7 +15,7 @@ from anywire_experiment.analysis.metrics import MEANINGS
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ArmFigures, Results
 from anywire_experiment.analysis.sample_rows import Floats
-from anywire_experiment.plan.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.report.drawing import Look, Picture, brief_names, drawn, legend, looks, svg, value_axis
 from anywire_experiment.report.numbers import valued
 
