@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow.compute as pc
 
+from anywire_experiment.analysis.arm_figures import FaultFigures
 from anywire_experiment.analysis.blocks import median
 from anywire_experiment.analysis.measured import Measured
-from anywire_experiment.analysis.results import FaultFigures
 from anywire_experiment.analysis.sample_rows import column
 from anywire_experiment.analysis.survival import Waits, waiting_curve
 from anywire_experiment.plan.metric import Metric

@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 from scipy import stats
 
+from anywire_experiment.analysis.arm_figures import ArmFigures
 from anywire_experiment.analysis.blocks import mean_over_blocks
 from anywire_experiment.analysis.design_figures import SteadyFigures
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.results import ArmFigures
 from anywire_experiment.analysis.sample_rows import Floats
 from anywire_experiment.analysis.wording import percent
 from anywire_experiment.plan.plan import Plan

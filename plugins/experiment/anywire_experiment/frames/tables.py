@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from anywire.errors import ConfigError
+from anywire_experiment.analysis.arm_figures import Valued
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.results import ComparisonFigures, Results, Valued
+from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.sample_rows import read_samples
 from anywire_experiment.analysis.wording import meaning_of
 from anywire_experiment.frames.schema import LEVEL, SCHEMAS, schema_of

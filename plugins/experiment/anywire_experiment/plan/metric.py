@@ -30,8 +30,8 @@ one stream. ``wait``: receipt by the orchestrator to sending to an agent, or to 
 before. These four in ms; of each block the plan's ``statistic``. ``urgent_wait``: the mean of ``wait``, of the highest
 priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines and the plan's
 objective, per second of the time in which requests came; ``attainment``: their share of all requests. ``fairness``:
-Jain's index of the tokens of tenants that waited (`Measured.jain`). ``capacity``: requests per second that are borne,
-where they are searched (`anywire_experiment.plan.saturation`).
+Jain's index of the tokens of tenants that waited (`anywire_experiment.analysis.tenants.jain`). ``capacity``: requests
+per second that are borne, where they are searched (`anywire_experiment.plan.saturation`).
 ``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the first thing that the
 orchestrator tells of it: an agent or link that is lost, an attempt that fails, a breaker. ``recovery``: ms
 from a fault until the last request was over that failed or took more than twice as long as the slowest before it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from anywire.builtin.distribution import Distribution
-from anywire_experiment.analysis.results import ArmFigures
+from anywire_experiment.analysis.arm_figures import ArmFigures
 from anywire_experiment.analysis.wording import percent
 from anywire_experiment.plan.traffic import Conversation, GivingUp, Sizes
 from anywire_experiment.plan.workload import Workload
