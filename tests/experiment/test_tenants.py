@@ -17,7 +17,7 @@ from anywire_experiment.analysis.arm_figures import BandFigures
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.sample_rows import read_samples
 from anywire_experiment.analysis.tenants import jain
-from anywire_experiment.load.generator import _drawn
+from anywire_experiment.load.questions import _drawn
 from anywire_experiment.plan.workload import Workload
 from anywire_experiment.record.cells import SAMPLES_FILE
 from anywire_experiment.record.samples import SAMPLES

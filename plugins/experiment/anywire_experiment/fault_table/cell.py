@@ -27,8 +27,7 @@ from anywire_experiment.network import link
 from anywire_experiment.plan.arms import Arm, in_one_process
 from anywire_experiment.plan.network import Network
 from anywire_experiment.plan.reading import set_key
-from anywire_experiment.record.environment import redacted
-from anywire_experiment.run.cell import redact_logs
+from anywire_experiment.record.masking import redact_logs, redacted
 from anywire_experiment.run.injection import ASKS_A_SERVER, SERVICES, Injection, state_folder, why_not
 from anywire_experiment.run.managed import CellFailed, Managed
 from anywire_experiment.run.system import ORCHESTRATOR, System, free_dds_domain

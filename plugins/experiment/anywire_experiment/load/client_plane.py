@@ -11,7 +11,7 @@ from anywire.errors import AgentUnavailable, AnywireError
 from anywire.messages import Chunk
 from anywire.roles.client import Client
 from anywire.submission import Submission
-from anywire_experiment.load.openai_http import Usage
+from anywire_experiment.load.openai_bodies import Usage
 from anywire_experiment.load.rows import Answer
 from anywire_experiment.load.spec import ClientPlane
 from anywire_experiment.load.target import Question, Target

@@ -34,7 +34,7 @@ from anywire.this_system import lock_file
 from anywire_experiment.plan.arms import Arm, Build, config_of
 from anywire_experiment.plan.programs import addressed
 from anywire_experiment.plan.systems import AnywireSystem
-from anywire_experiment.record.environment import redacted
+from anywire_experiment.record.masking import redacted
 from anywire_experiment.record.sources import plugins_named
 from anywire_experiment.run import launch
 
