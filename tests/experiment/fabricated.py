@@ -60,6 +60,10 @@ def plan_of(**members: Any) -> dict[str, Any]:
     } | members
 
 
+SMALL = plan_of(blocks=2, workloads={"one-client": {"requests": 20}}, metrics=["latency"])
+"""A plan whose records are made, sealed and reported on quickly."""
+
+
 def fabricate(
     folder: Path,
     tree: Mapping[str, Any],
