@@ -34,9 +34,7 @@ def tenants_of(rows: pa.Table) -> list[TenantRows]:
         own = rows.filter(pc.and_(pc.equal(rows["tenant"], tenant), pc.equal(rows["priority"], priority)))
         whole = own.filter(pc.equal(own["outcome"], "ok"))
         tokens = int(np.maximum(column(whole, "tokens"), 0).sum())
-        found.append(
-            TenantRows(tenant, priority, own.num_rows, int(in_time(own).sum()), tokens, waits_ms(own) / 1e3)
-        )
+        found.append(TenantRows(tenant, priority, own.num_rows, int(in_time(own).sum()), tokens, waits_ms(own) / 1e3))
     return found
 
 

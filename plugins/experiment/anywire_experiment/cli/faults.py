@@ -69,4 +69,3 @@ def faults(
 def _say_at_once(line: str) -> None:
     typer.echo(line)
     sys.stdout.flush()
-
