@@ -14,7 +14,7 @@ import pytest
 
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.results import ComparisonFigures, Results
-from anywire_experiment.plan import load_plan
+from anywire_experiment.plan.reading import load_plan
 from anywire_experiment.run.progress import Lines
 from anywire_experiment.run.runner import run
 

@@ -1,4 +1,4 @@
-"""What a finished record comes to: its results, its report and its seal, and whether all that still holds."""
+"""Whether a record still is what was sealed, and its figures still follow from its raw data."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from anywire.identities.identity_proof import Identity
 from anywire_experiment.analysis.analyse import differences as figures_that_differ
 from anywire_experiment.fault_table import record as fault_records
 from anywire_experiment.record import folder as records
 from anywire_experiment.record import signature, timestamp
-from anywire_experiment.record.compact import opened, publish, restore
+from anywire_experiment.record.compact import opened
 from anywire_experiment.record.figures import hash_of_figures, libraries
-from anywire_experiment.record.folder import Record
 from anywire_experiment.record.manifest import (
     CHANGED,
     DERIVED,
@@ -28,8 +26,8 @@ from anywire_experiment.record.manifest import (
     is_of_derived,
     read_manifest,
 )
-from anywire_experiment.record.storage import RecordError, writing
-from anywire_experiment.report import results_text, side_by_side, texts, write
+from anywire_experiment.record.storage import RecordError
+from anywire_experiment.report import results_text, side_by_side, texts
 
 _SHOWN = 5
 """Faults of a record that are told where it is refused."""
@@ -57,7 +55,7 @@ def _verified(
     folder: Path, is_published: bool, author: str = "", authority: Path | None = None, drawn: bool = True
 ) -> Verified:
     """Without ``drawn``, only the figures are made anew, and not the report of them, unless that was changed."""
-    changed = _changed(folder, is_published)
+    changed = changed_files(folder, is_published)
     said = changed + signature.faults_of_signature(folder, author)
     wrong, told = timestamp.checked(folder, authority)
     said += wrong
@@ -91,7 +89,7 @@ def faults(path: Path) -> list[str]:
     return verified(path).faults
 
 
-def _changed(folder: Path, is_published: bool) -> list[str]:
+def changed_files(folder: Path, is_published: bool) -> list[str]:
     """What is not as it was sealed. What is computed from the rest is not in a published record."""
     missing = {f"{name}: missing" for name in DERIVED} if is_published else set()
     return [each for each in differences(folder) if each not in missing]
@@ -109,7 +107,7 @@ def _other_format(form: int, changed: bool) -> str:
 def _figures(folder: Path, manifest: Manifest, made: dict[str, str]) -> Verified:
     """Whether what is computed from the raw data is, made anew, what was sealed."""
     said = list(_results(folder, manifest, made[RESULTS]))
-    other = [name for name in made if not _is_as_sealed(manifest, name, made[name])]
+    other = [name for name in made if not is_as_sealed(manifest, name, made[name])]
     if said or not other:
         return Verified(said, [])
     here = libraries()
@@ -126,7 +124,8 @@ def _figures(folder: Path, manifest: Manifest, made: dict[str, str]) -> Verified
     )
 
 
-def _is_as_sealed(manifest: Manifest, name: str, text: str) -> bool:
+def is_as_sealed(manifest: Manifest, name: str, text: str) -> bool:
+    """Whether ``text`` is what the manifest has of that file, or it has none of it."""
     entry = manifest.files.get(name)
     return entry is None or hashlib.sha256(text.encode()).hexdigest() == entry.sha256
 
@@ -179,114 +178,16 @@ def _checked(name: str, path: Path, folder: Path, is_published: bool) -> list[st
         return [f"{name} is not sealed, so nothing tells whether it was changed: its run did not get to the end."]
     form = read_manifest(folder).format
     if form != FORMAT:
-        said = _changed(folder, is_published) + signature.faults_of_signature(folder)
+        said = changed_files(folder, is_published) + signature.faults_of_signature(folder)
         notes = [f"{name} has format {form} and not {FORMAT}: its files are as sealed, its figures computed anew."]
     else:
         found = _verified(folder, is_published, drawn=False)
         said, notes = found.faults, [f"{name}: {each}." for each in found.notes]
     if said:
-        raise RecordError(f"{path} is not used, for it is not what was sealed: {_short(said)}")
+        raise RecordError(f"{path} is not used, for it is not what was sealed: {shortened(said)}")
     return [*notes, f"{name}: {signature.told(folder)}."]
 
 
-def _short(said: Sequence[str]) -> str:
+def shortened(said: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
     return "; ".join(said[:_SHOWN]) + (f"; and {len(said) - _SHOWN} more" if len(said) > _SHOWN else "")
-
-
-def conclude(folder: Path, identity: Identity | None = None) -> int:
-    """Compute the results of a complete record, report on it, seal it, and sign that with ``identity``. Returns how
-    many cells failed."""
-    with Record.open(folder) as record, writing(folder):
-        if not record.sealed:
-            write(folder)
-            record.seal()
-            if identity is not None:
-                signature.sign(folder, identity)
-    return sum(cell.state == "failed" for cell in records.cells_of(folder))
-
-
-class Written(NamedTuple):
-    """Files that were written, and what of them was not as it was sealed, a sentence each."""
-
-    paths: list[Path]
-    notes: list[str]
-
-
-def conclude_again(path: Path, out: Path | None = None, identity: Identity | None = None) -> Written:
-    """Write results and report anew, of a record that may still be incomplete; a sealed one is sealed again if its raw
-    data are those that were sealed, and signed with ``identity``. With ``out`` they are written into that folder, and
-    the record stays as it is. Raises `RecordError`, also for a record that another has signed, when nothing is said
-    of ``out``: to seal it again would end the signature."""
-    with opened(path) as (folder, is_published):
-        records.plan_of(folder)
-        is_sealed = (folder / MANIFEST).exists()
-        changed = _changed(folder, is_published) if is_sealed else []
-        if raw := [each for each in changed if not is_of_derived(each)]:
-            raise RecordError(f"{path} is not what was sealed: {_short(raw)}")
-        if is_sealed and (said := signature.faults_of_signature(folder)):
-            raise RecordError(f"{path} is not what was signed: {_short(said)}")
-        if out is not None:
-            return Written(write(folder, out), [f"not used: {each}" for each in changed])
-        if is_published:
-            raise RecordError(f"{path} is a published record: say with --out where its report is to be written")
-        with Record.open(folder) as record, writing(folder):
-            by = signature.read_signature(folder) if is_sealed else None
-            if by is not None and (identity is None or by.fingerprint != identity.fingerprint):
-                made = texts(folder)
-                if any(not _is_as_sealed(read_manifest(folder), name, made[name]) for name in made):
-                    raise RecordError(
-                        f"{folder} is signed by {by.fingerprint}, and this report is not the one that was signed: "
-                        "say with --out where it is to be written, and the record stays as it is"
-                    )
-            written = write(folder)
-            if is_sealed:
-                record.seal()
-                if identity is not None:
-                    signature.sign(folder, identity)
-        return Written(written, [f"written anew: {each}" for each in changed])
-
-
-def sign(folder: Path, identity: Identity, stamped: Path | None = None) -> list[str]:
-    """Sign a sealed record that is as it was sealed, and add the timestamp in the file ``stamped``. Returns what was
-    done, a sentence each. Raises `RecordError`."""
-    if said := differences(folder):
-        raise RecordError(f"{folder} is not signed, for it is not what was sealed: {_short(said)}")
-    with Record.open(folder), writing(folder):
-        by = signature.read_signature(folder)
-        if by is not None and by.fingerprint != identity.fingerprint and signature.is_valid(folder, by):
-            raise RecordError(f"{folder} is signed by {by.fingerprint} already; a copy of it can be signed anew")
-        done = [] if not signature.sign(folder, identity) else [f"{folder}: {signature.told(folder)}"]
-        if stamped is not None:
-            done.append(f"{folder}: a timestamp over its manifest of {timestamp.add(folder, stamped)}")
-    return done or [f"{folder} was {signature.told(folder)}"]
-
-
-def signed(folder: Path) -> None:
-    """Sign a record that was sealed just now, where this user has a key."""
-    if (identity := signature.author(None)) is not None:
-        with writing(folder):
-            signature.sign(folder, identity)
-
-
-def published(folder: Path, target: Path) -> tuple[int, str]:
-    """Write a record that is as it was sealed, and whose figures follow, into the file ``target``. Returns its bytes,
-    and who has signed it. Raises `RecordError`."""
-    form = read_manifest(folder).format
-    if form == FORMAT and (said := faults(folder)):
-        raise RecordError(f"{folder} is not published, for it is not what was sealed: {_short(said)}")
-    return publish(folder, target), signature.told(folder)
-
-
-def unpacked(file: Path, target: Path) -> list[str]:
-    """Make the record in a published ``file`` a folder again, what is computed from it too. Returns what of that is not
-    byte for byte what was sealed, a sentence each. Raises `RecordError`."""
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        if any(target.iterdir()):
-            raise RecordError(f"{target} is not empty: choose another folder with --out")
-        restore(file, target)
-        if (target / records.PLAN).exists():
-            write(target)
-    except OSError as error:
-        raise RecordError(f"{target} cannot be written: {error.strerror}") from error
-    return differences(target)

@@ -13,8 +13,8 @@ import pydantic
 
 from anywire.errors import ConfigError
 from anywire.plugins import describe_validation
-from anywire_experiment.plan import Plan
-from anywire_experiment.workload import Fault, Workload
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.workload import Fault, Workload
 
 FAULT = "fault"
 """The name of the factor."""

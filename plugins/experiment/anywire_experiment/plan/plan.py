@@ -21,95 +21,30 @@ A factor is named for what it changes: ``transport``, ``selector``, ``scheduler`
 ``network`` are short for the usual keys, ``fault`` strikes in every workload (a kind of fault, ``none``, or the
 members of a workload's ``fault``), anything else is a key of the config with dots (``pipeline.max_attempts``).
 The levels of ``request`` are members of the chat requests that clients send, those of ``request.model`` one of them;
-those of ``system`` are whole systems, Anywire or another one (`anywire_experiment.systems`). A
+those of ``system`` are whole systems, Anywire or another one (`anywire_experiment.plan.systems`). A
 level is a value, or ``{label: value}``. Every combination of levels is an *arm*. In every *block* each arm's system is
 started afresh, in an order drawn from the seed, and runs every workload once, these in an order of their own; that pair
-of block and arm is a *cell*. Orders are balanced over the blocks (`anywire_experiment.orders`). Arms are compared block
-by block.
+of block and arm is a *cell*. Orders are balanced over the blocks (`anywire_experiment.plan.orders`). Arms are compared
+block by block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 
-from anywire.config_layers import File
-from anywire.errors import ConfigError
-from anywire_experiment.companions import Companion, is_reserved, reserved
-from anywire_experiment.faults.in_plans import StandInServers
-from anywire_experiment.objective import Objective
-from anywire_experiment.plan_files import with_files, with_plugins
-from anywire_experiment.plan_levels import Levels, Name, number_as_name
-from anywire_experiment.validation import describe
-from anywire_experiment.workload import Positive, Trace, Workload
-
-Metric = Literal[
-    "latency",
-    "ttft",
-    "itl",
-    "wait",
-    "urgent_wait",
-    "throughput",
-    "tokens_per_s",
-    "goodput",
-    "attainment",
-    "fairness",
-    "capacity",
-    "notice",
-    "recovery",
-    "failures",
-    "quality",
-    "spent_tokens",
-    "cpu_per_request",
-    "energy_per_request",
-    "energy_per_token",
-]
-"""``latency``: intended send to end of answer. ``ttft``: intended send to first token. ``itl``: time between tokens, of
-one stream. ``wait``: receipt by the orchestrator to sending to an agent, or to the deadline of a task that was not sent
-before. These four in ms; of each block the plan's ``statistic``. ``urgent_wait``: the mean of ``wait``, of the highest
-priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines and the plan's
-objective, per second of the time in which requests came; ``attainment``: their share of all requests. ``fairness``:
-Jain's index of the tokens of tenants that waited (`Measured.jain`). ``capacity``: requests per second that are borne,
-where they are searched (`anywire_experiment.saturation`).
-``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the first thing that the
-orchestrator tells of it: an agent or link that is lost, an attempt that fails, a breaker. ``recovery``: ms
-from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
-``failures``: share of requests without a whole answer. ``quality``: share of exercises that were answered right, of all
-that were asked. ``spent_tokens``: tokens of prompts and answers per request, those of the tasks that a service asked
-agents for included. ``cpu_per_request``: ms of processor time of the system, per whole answer, without companions that
-serve all arms alike. ``energy_per_request`` and ``energy_per_token``: joules that the machine took, per whole answer
-and per token of these."""
+from anywire_experiment.plan.companions import Companion, is_reserved, reserved
+from anywire_experiment.plan.fault_kinds import StandInServers
+from anywire_experiment.plan.levels import Levels, Name, number_as_name
+from anywire_experiment.plan.metric import OF_REQUESTS, Metric, fewest_samples
+from anywire_experiment.plan.network import Network
+from anywire_experiment.plan.objective import Objective
+from anywire_experiment.plan.section import Positive, Section
+from anywire_experiment.plan.workload import Trace, Workload
 
 
-OF_REQUESTS: frozenset[Metric] = frozenset({"latency", "ttft", "itl", "wait"})
-"""Those of which a block has a value for each request; of the others it has one number."""
-
-
-def fewest_samples(statistic: str) -> int:
-    """Whole answers a block must have for a statistic of it to count: with fewer, p99 is the slowest and no
-    percentile."""
-    return {"p95": 20, "p99": 100}.get(statistic, 10)
-
-
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Network(_Section):
-    """The link between the orchestrator's host and the agents' (network namespaces of this machine); nothing set:
-    loopback and no namespace. Values hold for each direction."""
-
-    delay_ms: float = pydantic.Field(0.0, ge=0, le=60_000, allow_inf_nan=False)
-    jitter_ms: float = pydantic.Field(0.0, ge=0, le=60_000, allow_inf_nan=False)
-    loss: float = pydantic.Field(0.0, ge=0, lt=1, description="share of packets lost, 0.01 is one in a hundred")
-    bandwidth_mbit: Positive | None = None
-
-
-class Cpus(_Section):
+class Cpus(Section):
     """Which cores the load generator and the system run on. ``auto`` keeps them apart where there are two cores or
     more: the last quarter, at least one, is the generator's."""
 
@@ -117,7 +52,7 @@ class Cpus(_Section):
     system: list[int] | Literal["auto", "any"] = "auto"
 
 
-class Plan(_Section):
+class Plan(Section):
     """An experiment, completely."""
 
     name: Name
@@ -237,38 +172,3 @@ class Plan(_Section):
             for name, each in self.workloads.items()
             if isinstance(each.arrivals, Trace) and (parts := each.arrivals.parts(self.blocks)) < self.blocks
         ]
-
-
-def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:
-    """Read a plan. ``changes`` are each ``key.with.dots=VALUE``, the value as YAML, in the place of what the file says.
-    Raises `anywire.errors.ConfigError` naming the file, the key, and what would do."""
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"there is no plan {path}: give the YAML file of an experiment")
-    source = File(path)
-    for each in changes:
-        set_key(source.tree, each)
-    try:
-        plan = Plan.model_validate(source.tree)
-    except pydantic.ValidationError as error:
-        raise ConfigError(describe(error, Plan, source)) from error
-    placed = {name: with_files(name, each, plan.blocks, source, path.parent) for name, each in plan.workloads.items()}
-    return plan.model_copy(update={"workloads": placed, "system": with_plugins(plan.system, source, path.parent)})
-
-
-def set_key(tree: dict[str, Any], change: str) -> None:
-    """Give a key in ``tree`` another value: ``key.with.dots=VALUE``, the value as YAML. Raises `ConfigError`."""
-    key, equals, text = change.partition("=")
-    *above, last = key.split(".")
-    if not equals or not last:
-        raise ConfigError(f"--set {change}: expected KEY=VALUE, such as blocks=20 or system.agent.slots=4")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {change}: the value is not valid YAML: {error}") from error
-    inside: Any = tree
-    for part in above:
-        inside = inside.setdefault(part, {})
-        if not isinstance(inside, dict):
-            raise ConfigError(f"--set {change}: the plan has no keys inside of {part!r}")
-    inside[last] = value

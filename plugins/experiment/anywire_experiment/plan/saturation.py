@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pydantic
 from numpy.typing import NDArray
+
+from anywire_experiment.plan.section import Positive, Section
 
 FEWEST = 20
 """Requests of the shortest step: fewer tell nothing of how latency goes on."""
@@ -25,13 +27,9 @@ MOST_REQUESTS = 200_000
 LAST = 0.75
 """Share of a step after which its end begins."""
 
-Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 
-
-class Search(pydantic.BaseModel):
+class Search(Section):
     """Independent arrivals at one rate after the other, until it is known which the system bears."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["search"] = "search"
     low: Positive = pydantic.Field(description="requests per second of the first step, which the system should bear")

@@ -10,8 +10,8 @@ from typing import Any
 from anywire.config_layers import File
 from anywire.errors import ConfigError
 from anywire_experiment.exercises.files import read_exercises
-from anywire_experiment.trace_formats import check_traces, read_trace
-from anywire_experiment.workload import Trace, Workload
+from anywire_experiment.plan.traces import check_traces, read_trace
+from anywire_experiment.plan.workload import Trace, Workload
 
 
 def plugin_files(system: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,8 @@ import pydantic
 
 from anywire.near import nearest
 from anywire_experiment.faults.catalogue import BY_NAME, FAULTS, Fault
-from anywire_experiment.objective import Time
+from anywire_experiment.plan.objective import Time
+from anywire_experiment.plan.section import Section
 
 SHORT = {"kill": "agent-killed", "pause": "agent-paused"}
 """Names that plans have for faults of the catalogue."""
@@ -45,11 +46,9 @@ def _listed(schema: dict[str, Any]) -> None:
 FaultKind = Annotated[str, pydantic.AfterValidator(_known), pydantic.Field(json_schema_extra=_listed)]
 
 
-class StandInServers(pydantic.BaseModel):
+class StandInServers(Section):
     """Servers with OpenAI's API in the place of models: one behind each agent, whose engine is `openai`. They answer
     with as many tokens as they are asked for, the same ones to the same prompt, and fail as a fault says."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     pace: Time = pydantic.Field(20.0, validate_default=False, description="time between two tokens, such as 20 ms")
 

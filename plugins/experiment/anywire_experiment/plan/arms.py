@@ -17,16 +17,17 @@ from anywire.config import Config
 from anywire.errors import AnywireError, ConfigError
 from anywire.plugins import describe_validation
 from anywire.roles import assembly
-from anywire_experiment.companions import Companion, check_named, check_order
-from anywire_experiment.config_tree import SHORT, choose, configure, merge, normalised, set_option
-from anywire_experiment.faults.in_plans import OPENAI, StandInServers, fault_without
-from anywire_experiment.orders import arm_names
-from anywire_experiment.plan import Network, Plan
-from anywire_experiment.plan_faults import FAULT, faults_of
-from anywire_experiment.plan_levels import Level
-from anywire_experiment.programs import Named, ReadyAt, addressed, sample_value
-from anywire_experiment.systems import SYSTEM, AnywireSystem, ForeignSystem, check_foreign, system_of
-from anywire_experiment.workload import Fault
+from anywire_experiment.plan.companions import Companion, check_named, check_order
+from anywire_experiment.plan.config_tree import SHORT, choose, configure, merge, normalised, set_option
+from anywire_experiment.plan.fault_kinds import OPENAI, StandInServers, fault_without
+from anywire_experiment.plan.faults import FAULT, faults_of
+from anywire_experiment.plan.levels import Level
+from anywire_experiment.plan.network import Network
+from anywire_experiment.plan.orders import arm_names
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.programs import Named, ReadyAt, addressed, sample_value
+from anywire_experiment.plan.systems import SYSTEM, AnywireSystem, ForeignSystem, check_foreign, system_of
+from anywire_experiment.plan.workload import Fault
 
 REQUEST = "request"
 """The factor whose levels are members of the requests; with a dot, one of them."""

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import pydantic
 
+from anywire_experiment.plan.section import Section
+
 _SHORT = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s)")
 LONGEST_MS = 86_400_000.0
@@ -42,11 +44,9 @@ Time = Annotated[
 """Milliseconds, in a plan with their unit."""
 
 
-class Objective(pydantic.BaseModel):
+class Objective(Section):
     """What a request must hold: all that is named, and its deadline where it has one. Times count from when it was
     meant to be sent. A request that failed holds nothing."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     ttft: Time | None = pydantic.Field(None, description="longest time to the first token of a stream, such as 500 ms")
     itl: Time | None = pydantic.Field(

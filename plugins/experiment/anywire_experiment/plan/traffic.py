@@ -15,6 +15,7 @@ from typing import Annotated
 import pydantic
 
 from anywire.builtin.distribution import Distribution, Drawn
+from anywire_experiment.plan.section import Section
 
 LONGEST_PROMPT = 1_000_000
 """Tokens of a prompt, or of what a turn adds to one; longer ones that are drawn are cut to it."""
@@ -47,11 +48,7 @@ Amount = Annotated[Drawn, pydantic.AfterValidator(_can_be_drawn)]
 """A number or a distribution that can be drawn from."""
 
 
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Sizes(_Section):
+class Sizes(Section):
     """How long prompts and answers are, in tokens: each request has sizes of its own. A prompt has so many words, which
     are about as many tokens; an answer's size is the request's ``max_tokens``, so the engine must go on as long."""
 
@@ -78,7 +75,7 @@ class Sizes(_Section):
         return self
 
 
-class GivingUp(_Section):
+class GivingUp(Section):
     """Clients that do not wait for the end of an answer: they close the connection (or cancel, over a client plane)."""
 
     share: float = pydantic.Field(gt=0, le=1, description="share of the requests that are given up, drawn by seed")
@@ -96,7 +93,7 @@ class GivingUp(_Section):
         return self
 
 
-class Tools(_Section):
+class Tools(Section):
     """Turns that follow a call of a tool, not a person's message: the agent has the tool do something, and asks again
     with what came of it. The result is sent as a message of the user, which any model takes."""
 
@@ -107,7 +104,7 @@ class Tools(_Section):
     tokens: Amount = pydantic.Field(Distribution(mean=200), description="tokens of its result")
 
 
-class FanOut(_Section):
+class FanOut(Section):
     """Turns that ask several requests at once, each with a question of its own after the same history, and that are
     over when all are answered. All their answers are in the history of the next turn."""
 
@@ -115,7 +112,7 @@ class FanOut(_Section):
     branches: int = pydantic.Field(ge=2, le=MOST_BRANCHES, description="requests at once")
 
 
-class Conversation(_Section):
+class Conversation(Section):
     """Requests that depend on each other, as those of a person who chats or of an agent at work. Arrivals are then of
     sessions: in a closed loop each client begins its next session when the last is over."""
 

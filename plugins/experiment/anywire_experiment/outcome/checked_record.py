@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from anywire_experiment import outcome
 from anywire_experiment.analysis.analyse import analysed
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results
+from anywire_experiment.outcome import verification
 from anywire_experiment.record.compact import opened
 from anywire_experiment.record.manifest import FORMAT, MANIFEST, RESULTS, read_manifest
 
@@ -21,7 +21,7 @@ def checked(path: Path) -> Iterator[tuple[RawData, Results]]:
     """What was measured, and what it comes to, of the record at ``path``, a folder or a published file, for as long as
     the context lasts. Raises `RecordError` for a record that is not what was sealed, and for none. Of one that was
     never sealed, was published, or is of another format, the figures are computed anew."""
-    with outcome.checked(path) as folder:
+    with verification.checked(path) as folder:
         yield _read(folder)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anywire_experiment.balance import Balance, balance_of, balanced_order
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.balance import Balance, balance_of, balanced_order
+from anywire_experiment.plan.plan import Plan
 
 
 def workload_order(plan: Plan, block: int) -> list[str]:

@@ -15,35 +15,31 @@ from typing import Annotated, Literal
 import pydantic
 
 from anywire_experiment.exercises.generated import KINDS, Kind
-from anywire_experiment.faults.in_plans import FaultKind
-from anywire_experiment.saturation import Search
-from anywire_experiment.traffic import LONGEST_PROMPT, MOST_BLOCK_TOKENS, Conversation, GivingUp, Sizes
+from anywire_experiment.plan.fault_kinds import FaultKind
+from anywire_experiment.plan.saturation import Search
+from anywire_experiment.plan.section import Positive, Section
+from anywire_experiment.plan.traffic import LONGEST_PROMPT, MOST_BLOCK_TOKENS, Conversation, GivingUp, Sizes
 
-Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 TENANT = "^[!-~]{1,64}$"
 LONGEST_DEADLINE = 86_400
 """Seconds."""
 
 
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Closed(_Section):
+class Closed(Section):
     """So many clients, each sending its next request when the last was answered."""
 
     kind: Literal["closed"] = "closed"
     clients: int = pydantic.Field(1, ge=1, le=4096, description="clients, each with a connection of its own")
 
 
-class Poisson(_Section):
+class Poisson(Section):
     """Independent arrivals at a mean rate."""
 
     kind: Literal["poisson"] = "poisson"
     rate: Positive = pydantic.Field(description="requests per second, on average")
 
 
-class Bursts(_Section):
+class Bursts(Section):
     """``size`` requests at one moment, then none until the next burst."""
 
     kind: Literal["bursts"] = "bursts"
@@ -51,7 +47,7 @@ class Bursts(_Section):
     every: Positive = pydantic.Field(description="seconds from burst to burst")
 
 
-class Window(_Section):
+class Window(Section):
     """A part of a trace, in its own time."""
 
     start: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False, description="seconds after its first request")
@@ -64,9 +60,9 @@ class Window(_Section):
     )
 
 
-class Trace(_Section):
+class Trace(Section):
     """Replay of a file: one row per request, with its arrival and its lengths. The format is known by its columns
-    (`anywire_experiment.trace_formats`): ``anywire`` (also what ``anywire capture`` writes), ``azure``,
+    (`anywire_experiment.plan.trace_formats`): ``anywire`` (also what ``anywire capture`` writes), ``azure``,
     ``burstgpt``, ``mooncake``. What a row says goes before what the workload says."""
 
     kind: Literal["trace"] = "trace"
@@ -109,7 +105,7 @@ class Trace(_Section):
 Arrivals = Annotated[Closed | Poisson | Bursts | Trace | Search, pydantic.Field(discriminator="kind")]
 
 
-class Prompts(_Section):
+class Prompts(Section):
     """What the prompts look like. ``shared_prefix_chars`` of each prompt are one of ``prefixes`` common beginnings,
     chosen with Zipf's law of exponent ``skew``; the rest is different in every request. In the warm-up they take turns,
     so that each has been there once after ``prefixes`` requests. All workloads of a cell have the same beginnings."""
@@ -134,7 +130,7 @@ class Prompts(_Section):
         return self
 
 
-class Exercises(_Section):
+class Exercises(Section):
     """Prompts whose answers are checked, in the place of `Prompts`: made by seed, or those of a file.
 
     The file has a JSON object per line: ``{"id": "…", "prompt": "…", "answer": "…"}``, or with ``pattern``, a regular
@@ -158,7 +154,7 @@ class Exercises(_Section):
         return self
 
 
-class WarmUp(_Section):
+class WarmUp(Section):
     """Requests that are recorded but not counted: at least ``requests``, and then until the latency is steady by
     MSER-5, which needs 100, or ``limit`` requests were made. A workload that never gets steady is told in the record.
     """
@@ -167,7 +163,7 @@ class WarmUp(_Section):
     limit: int = pydantic.Field(500, ge=0)
 
 
-class Fault(_Section):
+class Fault(Section):
     """What is done to the system while it is measured."""
 
     kind: FaultKind = pydantic.Field(
@@ -181,7 +177,7 @@ class Fault(_Section):
     )
 
 
-class Workload(_Section):
+class Workload(Section):
     """One way to load the system. ``requests`` or ``seconds`` ends the measurement, whichever comes first."""
 
     arrivals: Arrivals = Closed()

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import pydantic
 
-from anywire_experiment.companions import label
+from anywire_experiment.plan.companions import label
+from anywire_experiment.plan.section import Section
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
@@ -21,10 +22,8 @@ def number_as_name(value: object) -> object:
 Name = Annotated[str, pydantic.BeforeValidator(number_as_name), pydantic.Field(pattern=f"^{_NAME}", max_length=64)]
 
 
-class Level(pydantic.BaseModel):
+class Level(Section):
     """One value of a factor."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     label: Annotated[str, pydantic.Field(pattern=f"^-?{_NAME}", max_length=64)]
     value: Any

@@ -17,6 +17,8 @@ from typing import Annotated, Any, Self
 
 import pydantic
 
+from anywire_experiment.plan.section import Section
+
 _OWN = r"host|folder|python|port(?:\.[A-Za-z0-9_-]+)?"
 _OF_OTHERS = r"([A-Za-z0-9][A-Za-z0-9_-]*)\.(host|port(?:\.[A-Za-z0-9_-]+)?)"
 _IN_BRACES = re.compile(rf"\{{({_OWN})\}}")
@@ -30,20 +32,16 @@ Named = Callable[[str, str], str]
 """Gives the host or a port of a companion: ``("engine", "port")``."""
 
 
-class ReadyAt(pydantic.BaseModel):
+class ReadyAt(Section):
     """Ready once this URL is answered with a status below 400."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     url: str = pydantic.Field(
         min_length=1, description="such as http://{host}:{port}/health; of a system also a path, which is of `base_url`"
     )
 
 
-class Program(pydantic.BaseModel):
+class Program(Section):
     """A program with its arguments, files and variables."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     command: tuple[Text, ...] = pydantic.Field(
         min_length=1, description="program and arguments; it stays in the foreground"

@@ -9,7 +9,7 @@
     factors:
       transport: [dds, {mqtt: {mqtt: {url: "mqtt://{broker.host}:{broker.port}"}}}]
 
-What stands in braces: `anywire_experiment.programs`. The configuration of the arm has the same host and ports as
+What stands in braces: `anywire_experiment.plan.programs`. The configuration of the arm has the same host and ports as
 ``{NAME.host}`` and ``{NAME.port}``.
 """
 
@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import pydantic
 
 from anywire.errors import ConfigError
-from anywire_experiment.programs import Program, ReadyAt, is_absolute, ports_named
+from anywire_experiment.plan.programs import Program, ReadyAt, is_absolute, ports_named
 
 RESERVED = ("orchestrator", "load", "system")
 """Names of processes that a cell has besides."""

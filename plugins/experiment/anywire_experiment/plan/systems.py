@@ -34,9 +34,10 @@ import pydantic
 
 from anywire.errors import ConfigError
 from anywire.plugins import describe_validation
-from anywire_experiment.companions import Companion, check_named, is_reserved, reserved
-from anywire_experiment.plan import Plan
-from anywire_experiment.programs import Program, ReadyAt, is_absolute, own_names
+from anywire_experiment.plan.companions import Companion, check_named, is_reserved, reserved
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.programs import Program, ReadyAt, is_absolute, own_names
+from anywire_experiment.plan.section import Section
 
 SYSTEM = "system"
 """The factor whose levels are systems, and the process of one that is not Anywire's."""
@@ -48,11 +49,7 @@ HeaderValue = Annotated[str, pydantic.Field(pattern=r"^[ -~]*$", max_length=4096
 CompanionName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
 
 
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class _System(_Section):
+class _System(Section):
     companions: dict[CompanionName, Companion] = pydantic.Field(
         default_factory=dict,
         description="processes that this system alone needs, such as a database; started before it, after those of the "
