@@ -1,19 +1,34 @@
-"""What tests of experiments share."""
+"""What several files of tests share: a sealed record, and figures that are computed once."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.experiment.fabricated import SMALL, fabricate, finished
 
-from anywire_experiment import outcome, report
+from anywire_experiment import report
+from anywire_experiment.outcome import conclusion, verification
 from anywire_experiment.record.manifest import DERIVED, MANIFEST, SIGNATURE, TIMESTAMP
 
 _OF_OTHERS = {*DERIVED, MANIFEST, SIGNATURE, TIMESTAMP}
 """Files of a record of which nothing is computed."""
+
+
+@pytest.fixture(scope="session")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of `SMALL`, for tests that change nothing in it."""
+    return finished(fabricate(tmp_path_factory.mktemp("made") / "record", SMALL), drawn=True)
+
+
+@pytest.fixture
+def record(sealed: Path, tmp_path: Path) -> Path:
+    """A copy of it, for the test alone."""
+    return shutil.copytree(sealed, tmp_path / "record")
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +38,9 @@ def computed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("texts", "results_text"):
             once = _once(getattr(report, name))
-            for module in (report, outcome):
-                patch.setattr(module, name, once)
+            for module in (report, conclusion, verification):
+                if hasattr(module, name):
+                    patch.setattr(module, name, once)
         yield
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from anywire_experiment.analysis.metrics import JUDGED_SHARES, SHARES, default_metrics, measurable
 from anywire_experiment.analysis.results import Results
 from anywire_experiment.analysis.wording import metric_of, place
-from anywire_experiment.arms import Arm
-from anywire_experiment.plan import Metric, Plan
+from anywire_experiment.plan.arms import Arm
+from anywire_experiment.plan.metric import Metric
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.statistics import blocks_needed, power
 
 SPREADS = (0.02, 0.05, 0.10, 0.20)
