@@ -74,9 +74,9 @@ def test_ranks_are_those_of_scipy(values: list[float], order: list[int]) -> None
 
 
 def by_scipy(series: Floats) -> float:
-    """The effective sample size with the correlations that SciPy gives."""
+    """The effective sample size with the correlations that `scipy.signal` gives."""
     centred = series - series.mean()
-    known = correlate(centred, centred, method="direct")[series.size - 1 :] / float(centred @ centred)
+    known = correlate(centred, centred, method="fft")[series.size - 1 :] / float(centred @ centred)
     pairs = known[: series.size // 2 * 2].reshape(-1, 2).sum(axis=1)
     ends = np.flatnonzero(pairs <= 0.0)
     initial = np.minimum.accumulate(pairs[: ends[0]] if ends.size else pairs)
@@ -84,12 +84,12 @@ def by_scipy(series: Floats) -> float:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(3, 700), st.floats(-0.9, 0.99))
-def test_the_worth_of_a_series_is_that_of_its_correlations(seed: int, count: int, lag1: float) -> None:
+def test_the_worth_of_a_series_is_that_of_its_correlations_to_the_last_bit(seed: int, count: int, lag1: float) -> None:
     noise = np.random.default_rng(seed).standard_normal(count)
     series = noise.copy()
     for at in range(1, count):
         series[at] += lag1 * series[at - 1]
-    assert effective_sample_size(series) == pytest.approx(by_scipy(series), rel=1e-9)
+    assert effective_sample_size(series) == by_scipy(series)
 
 
 @given(st.integers(0, 50), st.integers(2, 300), st.sampled_from([0.9, 0.95, 0.99]))

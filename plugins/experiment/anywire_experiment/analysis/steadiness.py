@@ -112,6 +112,8 @@ def _start(plan: Plan, blocks: Mapping[int, Floats]) -> tuple[Estimate | None, f
     found = mean_over_blocks(plan, logs)
     if found is None or np.ptp(logs) == 0.0:
         return None, 1.0
-    t = float(np.mean(logs)) / float(np.std(logs, ddof=1)) * math.sqrt(len(logs))
-    p = 2.0 * float(student_above(abs(t), len(logs) - 1))
+    count = len(logs)
+    variance = float(np.var(logs)) * (count / (count - 1))
+    t = float(np.mean(logs)) / math.sqrt(variance / count)
+    p = 2.0 * float(student_above(abs(t), count - 1))
     return Estimate(math.exp(found.value), math.exp(found.low), math.exp(found.high), found.level), p
