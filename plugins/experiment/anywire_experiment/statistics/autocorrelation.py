@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.signal import correlate
 
 from anywire_experiment.statistics.samples import ROUNDING, finite_series
 
@@ -24,7 +23,9 @@ def effective_sample_size(samples: ArrayLike) -> float:
     variance = float(centred @ centred)
     if variance <= count * (ROUNDING * float(np.abs(series).max())) ** 2:
         return float(count)
-    correlations = correlate(centred, centred, method="fft")[count - 1 :] / variance
+    # Padded to twice its length, the end of the series does not meet its start.
+    power = np.square(np.abs(np.fft.rfft(centred, 1 << (2 * count - 1).bit_length())))
+    correlations = np.fft.irfft(power)[:count] / variance
     pairs = correlations[: count // 2 * 2].reshape(-1, 2).sum(axis=1)
     ends = np.flatnonzero(pairs <= 0.0)
     initial = np.minimum.accumulate(pairs[: ends[0]] if ends.size else pairs)
