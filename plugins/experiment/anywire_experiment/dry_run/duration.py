@@ -11,7 +11,8 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.arms import Arm, config_of
 from anywire_experiment.plan import Plan
 from anywire_experiment.record.cells import Cell
-from anywire_experiment.workload import Bursts, Closed, Poisson, Workload
+from anywire_experiment.saturation import Search, lengths
+from anywire_experiment.workload import Bursts, Closed, Poisson, Trace, Workload
 
 AROUND = (2.0, 6.0)
 """Seconds that starting and ending the system of a cell take, least and most, where nothing is known of it."""
@@ -78,15 +79,24 @@ def _measured(cells: Sequence[Cell], name: str, workload: Workload, before: Work
 
 def _planned(name: str, workload: Workload, arm: Arm) -> Seconds:
     """Of the measurement, as far as the plan tells."""
+    if workload.search is not None:
+        return _searched(workload.search)
     ends = [workload.seconds] if workload.seconds is not None else []
     took = _of_requests(workload.requests, workload, arm) if workload.requests is not None else None
     if took is not None:
         ends.append(took)
+    if isinstance(workload.arrivals, Trace) and (window := workload.arrivals.window) is not None:
+        ends.append(window.seconds / workload.arrivals.speed)
     if not ends:
         return Seconds(0.0, 0.0, (name,))
     if workload.requests is not None and took is None:
         return Seconds(0.0, min(ends))
     return Seconds(min(ends), min(ends))
+
+
+def _searched(search: Search) -> Seconds:
+    found = list(lengths(search))
+    return Seconds(search.seconds * min(each.steps for each in found), max(each.longest(search) for each in found))
 
 
 def _warm_up(workload: Workload, arm: Arm) -> Seconds:
@@ -100,7 +110,7 @@ def _of_requests(count: int, workload: Workload, arm: Arm) -> float | None:
     if workload.conversation is not None:
         return None
     match workload.arrivals:
-        case Poisson(rate=rate):
+        case Poisson(rate=rate) | Search(low=rate):
             return count / rate
         case Bursts(size=size, every=every):
             return -(-count // size) * every
