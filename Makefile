@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := $(VENV)/.demo
 READY := $(VENV)/.ready
 RECORDS ?= records
-PLANS := $(filter-out %/itself.yaml,$(wildcard benchmarks/experiments/*.yaml))
+PLANS := $(filter-out %/itself.yaml %/planted.yaml,$(wildcard benchmarks/experiments/*.yaml))
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml plugins/*/*/pyproject.toml examples/*/pyproject.toml)
 DEMO_PROJECTS := pyproject.toml plugins/transports/dds/pyproject.toml plugins/schedulers/pyproject.toml \
   plugins/selectors/pyproject.toml plugins/engines/openai/pyproject.toml plugins/engines/models/pyproject.toml plugins/engines/llama/pyproject.toml \
@@ -71,7 +71,7 @@ release-check: $(READY)
 	@$(INSTALL) --constraint constraints.txt mkdocs-material
 	$(BIN)/python release/check_release.py $(if $(VERSION),--version $(VERSION))
 
-# Every transport in one experiment of some ten to fifteen minutes, with its report.
+# Every transport in one experiment of some seven minutes, with its report.
 bench: $(READY)
 	$(BIN)/anywire experiment run benchmarks/experiments/quick.yaml --out $(RECORDS)/quick
 
@@ -192,6 +192,6 @@ bench-hedging: $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" RECORDS=$(RECORDS) benchmarks/experiments/run-verdicts.sh hedging
 
 # What selectors, schedulers and early refusal are worth with the real model, with records in docs/results, and the audit of
-# capacity: three quarters of an hour. PREFIX_BLOCKS=12 gives a verdict of llm-prefix, in a quarter of an hour more.
+# capacity: an hour. PREFIX_BLOCKS=16 gives a verdict of llm-prefix, in half an hour more.
 verdicts: $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" RECORDS=$(RECORDS) benchmarks/experiments/run-verdicts.sh

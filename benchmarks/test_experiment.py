@@ -16,8 +16,8 @@ pytest.importorskip("anywire_experiment")
 from anywire_experiment.load.generator import Generator
 from anywire_experiment.load.rows import Answer, Rows
 from anywire_experiment.load.target import Question, Target
+from anywire_experiment.plan.workload import Closed, Workload
 from anywire_experiment.statistics import compare
-from anywire_experiment.workload import Closed, Workload
 
 REQUESTS = 2000
 BLOCKS, SAMPLES = 16, 2000

@@ -5,6 +5,8 @@ python -m pytest benchmarks/soak -s
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,23 +14,53 @@ import pytest
 
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.results import ComparisonFigures, Results
-from anywire_experiment.plan import load_plan
-from anywire_experiment.run.progress import progress
+from anywire_experiment.plan.reading import load_plan
+from anywire_experiment.run.progress import Lines
 from anywire_experiment.run.runner import run
 
 PLANS = Path(__file__).parent.parent / "experiments"
 REPEATED, CONTAINED = 40, 35
+TENTH = 70e-6
+"""Seconds: about a tenth of the latency of one client here."""
 
 pytestmark = pytest.mark.timeout(7200)
 
 
-def carried_out(name: str, folder: Path, seed: int | None = None) -> Results:
+class Planting(Lines):
+    """Plants, before each cell, what ``seconds`` says of its block, its place in the block (from 0) and its arm."""
+
+    def __init__(self, file: Path, seconds: Callable[[int, int, str], float]) -> None:
+        self._file = file
+        self._seconds = seconds
+        self._now = (0, "")
+        self._place = 0
+
+    def doing(self, block: int, arm: str, what: str) -> None:
+        if (block, arm) != self._now:
+            self._place = self._place + 1 if block == self._now[0] else 0
+            self._now = (block, arm)
+            self._file.write_text(json.dumps({arm: self._seconds(block, self._place, arm)}))
+
+
+def carried_out(name: str, folder: Path, seed: int | None = None, progress: Lines | None = None) -> Results:
     file = PLANS / name
     plan = load_plan(file)
     if seed is not None:
         plan = plan.model_copy(update={"seed": seed})
-    run(plan, file, folder, ["soak"], progress())
+    run(plan, file, folder, ["soak"], progress or Lines())
     return analyse(folder)
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, int, str], float]], Results]:
+    """Carries `planted.yaml` out with so many seconds more for a task, by block, place and arm."""
+
+    def results(seconds: Callable[[int, int, str], float]) -> Results:
+        file = tmp_path / "seconds.json"
+        monkeypatch.setenv("KNOWN_TRANSPORTS", str(file))
+        return carried_out("planted.yaml", tmp_path / "record", progress=Planting(file, seconds))
+
+    return results
 
 
 def of(results: Results, candidate: str) -> ComparisonFigures:
@@ -62,3 +94,35 @@ def test_what_is_known_is_found(tmp_path: Path) -> None:
     assert slowed.comparison.difference.value == pytest.approx(0.100, rel=0.3)
     assert again.verdict is not None
     assert again.verdict.words == "equivalent within 10 %"
+
+
+def test_a_place_that_is_slower_is_found_and_taken_out(
+    planted: Callable[[Callable[[int, int, str], float]], Results],
+) -> None:
+    """The first arm of each block is a tenth slower, whichever it is."""
+    results = planted(lambda block, place, arm: 0.0 if place else TENTH)
+    assert results.design is not None
+    (place,) = (each for each in results.design.places if each.metric == "latency")
+    assert place.effects is not None
+    print(msgspec.json.encode(place).decode())
+    first = place.effects.effects[0]
+    assert place.removed
+    assert first.value == pytest.approx(1.10, abs=0.05)
+    comparison = of(results, "zeromq_twin").comparison
+    assert comparison is not None
+    print(msgspec.json.encode(comparison.ratio).decode())
+    assert comparison.ratio.low <= 1 <= comparison.ratio.high
+
+
+def test_an_arm_that_gets_slower_from_block_to_block_is_told_as_a_drift(
+    planted: Callable[[Callable[[int, int, str], float]], Results],
+) -> None:
+    """A leak: one arm takes 1 % longer with every block."""
+    results = planted(lambda block, place, arm: TENTH / 10 * block if arm == "zeromq_twin" else 0.0)
+    found = of(results, "zeromq_twin")
+    print(found.sentence)
+    assert found.comparison is not None
+    order = found.comparison.order
+    assert order.drifts
+    assert order.per_block.value == pytest.approx(1.01, abs=0.005)
+    assert "it drifts: zeromq_twin gets slower than zeromq_again" in found.sentence

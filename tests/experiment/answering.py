@@ -15,8 +15,8 @@ from aiohttp import web
 from anywire_experiment.load.generator import Generator
 from anywire_experiment.load.openai_http import HttpTarget
 from anywire_experiment.load.rows import Rows
+from anywire_experiment.plan.workload import Workload
 from anywire_experiment.record.samples import LOADED
-from anywire_experiment.workload import Workload
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}

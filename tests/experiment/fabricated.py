@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from anywire.stages import STAGES
-from anywire_experiment.arms import ALONE
-from anywire_experiment.orders import arm_names
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import ALONE
+from anywire_experiment.plan.orders import arm_names
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record.cells import SAMPLES_FILE, Cell, Event, ProcessUse, WorkloadRun, write_cell
 from anywire_experiment.record.environment import environment
 from anywire_experiment.record.folder import Session, Sessions
@@ -58,6 +58,10 @@ def plan_of(**members: Any) -> dict[str, Any]:
         "factors": {"transport": ["zeromq", "dds"]},
         "workloads": {"one-client": {"requests": 300}},
     } | members
+
+
+SMALL = plan_of(blocks=2, workloads={"one-client": {"requests": 20}}, metrics=["latency"])
+"""A plan whose records are made, sealed and reported on quickly."""
 
 
 def fabricate(

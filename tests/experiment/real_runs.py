@@ -13,8 +13,8 @@ import psutil
 import yaml
 from tests.patience import FACTOR
 
-from anywire_experiment.arms import arms_of
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import arms_of
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record.cells import Cell, read_cell
 from anywire_experiment.run.cell import CellRun
 

@@ -13,8 +13,8 @@ from tests.patience import FACTOR
 from anywire.agent_health import AgentHealth
 from anywire.messages import AgentInfo, AgentStatus
 from anywire.selector import AgentView
-from anywire_experiment.orders import workload_order
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.orders import workload_order
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.run.agents_well import why_unwell
 from anywire_experiment.run.system import System

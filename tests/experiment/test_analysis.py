@@ -19,7 +19,8 @@ from tests.long_form import examples
 
 from anywire.errors import AnywireError
 from anywire_experiment.analysis.analyse import analyse, differences
-from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, Results
+from anywire_experiment.analysis.arm_figures import ArmFigures
+from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.record.cells import read_cell, write_cell
 from anywire_experiment.report.tables import counters, failures
 from anywire_experiment.statistics import Outcome

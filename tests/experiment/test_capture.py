@@ -23,13 +23,13 @@ from tests.patience import FACTOR, PATIENCE
 from anywire.errors import ConfigError, InvalidRequest
 from anywire.events import Event, TaskAdmitted, TaskEnded, TaskPrefix
 from anywire.stages import Stages
-from anywire_experiment.arms import arms_of
 from anywire_experiment.capture.listening import GATHER_MS, listen
 from anywire_experiment.capture.taken import Taken
 from anywire_experiment.capture.written import check, write
 from anywire_experiment.load.sessions import sessions
-from anywire_experiment.plan import load_plan
-from anywire_experiment.trace_formats import read_trace
+from anywire_experiment.plan.arms import arms_of
+from anywire_experiment.plan.reading import load_plan
+from anywire_experiment.plan.traces import read_trace
 from reserved import free_port
 
 pytestmark = pytest.mark.timeout(240)

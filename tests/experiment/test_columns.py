@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.long_form import examples
 
-from anywire_experiment.record.columns import Coding, Form, packed, unpacked
+from anywire_experiment.record.column_form import Coding, Form
+from anywire_experiment.record.columns import packed, unpacked
 from anywire_experiment.record.content import UnknownType, table_hash
 from anywire_experiment.record.precision import PIECE_UNIT_NS, UNIT_NS, measurable
 

@@ -18,9 +18,9 @@ from tests.experiment.answering import Handler, measured, piece, whole
 from tests.long_form import examples
 
 from anywire_experiment.load.sessions import Session, Turn, sessions
-from anywire_experiment.trace_formats import Arrival
-from anywire_experiment.traffic import CANCELLED, NOT_ASKED
-from anywire_experiment.workload import Workload
+from anywire_experiment.plan.trace_formats import Arrival
+from anywire_experiment.plan.traffic import CANCELLED, NOT_ASKED
+from anywire_experiment.plan.workload import Workload
 
 TALK = {"turns": 3, "think": 0.02}
 

@@ -9,10 +9,11 @@ import pytest
 from tests.experiment.fabricated import Truth, fabricate, plan_of
 
 from anywire_experiment.analysis.analyse import analyse
+from anywire_experiment.analysis.arm_figures import ArmFigures
 from anywire_experiment.analysis.design_figures import DesignFigures, PlaceFigures
 from anywire_experiment.analysis.places import told
-from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, Results
-from anywire_experiment.balance import Balance
+from anywire_experiment.analysis.results import ComparisonFigures, Results
+from anywire_experiment.plan.balance import Balance
 from anywire_experiment.report.design import places
 from anywire_experiment.statistics import Estimate
 from anywire_experiment.statistics.place import PlaceEffects

@@ -11,17 +11,17 @@ from tests.experiment.fabricated import SECOND, fabricate, plan_of
 from typer.testing import CliRunner, Result
 
 from anywire_experiment import report
-from anywire_experiment.arms import arms_of
 from anywire_experiment.cli import app
 from anywire_experiment.dry_run.chances import chances, compared, pairs
 from anywire_experiment.dry_run.duration import AROUND, duration
 from anywire_experiment.dry_run.forecast import forecast
-from anywire_experiment.plan import Plan
+from anywire_experiment.outcome.checked_record import checked
+from anywire_experiment.plan.arms import arms_of
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record.cells import read_cell
 from anywire_experiment.record.manifest import seal
 from anywire_experiment.run.managed import Managed
 from anywire_experiment.statistics import FEWEST_BLOCKS
-from anywire_experiment.verified import checked
 
 SYSTEM = {"engine": {"name": "synthetic", "itl": 10, "length": 200}}
 FACTORS = {"transport": ["zeromq", "tcp"]}

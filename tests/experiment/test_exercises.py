@@ -23,9 +23,9 @@ from anywire_experiment.exercises.generated import KINDS, generated
 from anywire_experiment.load.generator import Generator
 from anywire_experiment.load.rows import Answer, Rows
 from anywire_experiment.load.target import Question, Target
-from anywire_experiment.plan import load_plan
+from anywire_experiment.plan.reading import load_plan
+from anywire_experiment.plan.workload import Workload
 from anywire_experiment.record.folder import Record, plan_of
-from anywire_experiment.workload import Workload
 
 NUMBER = Exercise("n", "?", 42)
 WORD = Exercise("w", "?", "Blue whale")

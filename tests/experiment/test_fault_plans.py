@@ -16,10 +16,11 @@ from tests.patience import FACTOR, PATIENCE
 
 from anywire.errors import ConfigError
 from anywire_experiment import outcome
-from anywire_experiment.arms import arms_of
 from anywire_experiment.faults.catalogue import BY_NAME, FAULTS
-from anywire_experiment.faults.in_plans import BY_ITS_CONFIGURATION, KINDS, catalogued
-from anywire_experiment.plan import Plan, load_plan
+from anywire_experiment.plan.arms import arms_of
+from anywire_experiment.plan.fault_kinds import BY_ITS_CONFIGURATION, KINDS, catalogued
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.reading import load_plan
 from anywire_experiment.record.cells import Cell
 
 pytestmark = pytest.mark.timeout(4 * PATIENCE)

@@ -16,7 +16,7 @@ from anywire_experiment.cli import app
 from anywire_experiment.gate.condition import condition
 from anywire_experiment.gate.evidence import Evidence
 from anywire_experiment.gate.judged import judged
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.record.manifest import seal
 from anywire_experiment.statistics.unpaired import Side
 

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.experiment.fabricated import fabricate, plan_of
 from typer.testing import CliRunner
 
 from anywire.errors import ConfigError
-from anywire_experiment import outcome, report
+from anywire_experiment import outcome
 from anywire_experiment.cli import app
 from anywire_experiment.record.compact import publish
 from anywire_experiment.record.manifest import DERIVED, MANIFEST, RESULTS, seal
 from anywire_experiment.record.storage import RecordError
-
-TREE = plan_of(blocks=2, workloads={"one-client": {"requests": 20}}, metrics=["latency"])
-
-
-@pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = fabricate(tmp_path_factory.mktemp("made") / "record", TREE)
-    report.write(folder)
-    seal(folder)
-    return folder
-
-
-@pytest.fixture
-def record(sealed: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(sealed, tmp_path / "record")
 
 
 @pytest.mark.parametrize("names", [DERIVED, tuple(f".{each}.new" for each in DERIVED)])

@@ -13,8 +13,8 @@ import yaml
 from tests.experiment.real_runs import plan_tree, run_cell
 
 from anywire.errors import ConfigError
-from anywire_experiment.arms import arms_of, config_of, starts_its_agents
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import arms_of, config_of, starts_its_agents
+from anywire_experiment.plan.plan import Plan
 
 WORKLOADS = {"one": {"requests": 1}}
 

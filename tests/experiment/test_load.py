@@ -21,8 +21,9 @@ from anywire_experiment.load.generator import Generator
 from anywire_experiment.load.openai_http import HttpTarget
 from anywire_experiment.load.prompts import PromptMaker
 from anywire_experiment.load.rows import Rows
-from anywire_experiment.trace_formats import Arrival, read_trace
-from anywire_experiment.workload import Bursts, Poisson, Prompts, Trace, Workload
+from anywire_experiment.plan.trace_formats import Arrival
+from anywire_experiment.plan.traces import read_trace
+from anywire_experiment.plan.workload import Bursts, Poisson, Prompts, Trace, Workload
 
 
 async def outcomes(tmp_path: Path, handler: Handler, **workload: Any) -> list[str]:

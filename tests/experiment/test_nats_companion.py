@@ -13,9 +13,10 @@ from tests.experiment.real_runs import ONE, STREAMS, run_cell
 import nats_server
 from anywire.errors import ConfigError
 from anywire.fleet_names import is_private
-from anywire_experiment.arms import arms_of
-from anywire_experiment.plan import Plan, load_plan
-from anywire_experiment.programs import found_program
+from anywire_experiment.plan.arms import arms_of
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.programs import found_program
+from anywire_experiment.plan.reading import load_plan
 from anywire_experiment.record.sources import sources_of
 from anywire_experiment.run.expectations import expectations
 from anywire_experiment.run.system import System

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from anywire_experiment.network import link, unavailable, validated
 from anywire_experiment.network.shaping import QUEUE_NS, Direction
-from anywire_experiment.plan import Network
+from anywire_experiment.plan.network import Network
 
 WHY = unavailable()
 needs_hosts = pytest.mark.skipif(bool(WHY), reason=f"missing: what emulates a network: {WHY}")

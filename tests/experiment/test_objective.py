@@ -14,8 +14,8 @@ from tests.experiment.test_analysis import arm, comparison, rewritten
 
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.objective import Objective
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.objective import Objective
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.report import page, writing
 from anywire_experiment.statistics import Outcome
 

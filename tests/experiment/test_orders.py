@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anywire_experiment.balance import balance_of, balanced_order, period
-from anywire_experiment.orders import arm_names, planned_balance, workload_order
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.balance import balance_of, balanced_order, period
+from anywire_experiment.plan.orders import arm_names, planned_balance, workload_order
+from anywire_experiment.plan.plan import Plan
 
 NAMES = [f"arm-{at}" for at in range(9)]
 

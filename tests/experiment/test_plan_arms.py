@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anywire.errors import ConfigError
-from anywire_experiment.arms import ALONE, arm_order, arms_of, config_of, load_seed
-from anywire_experiment.orders import workload_order
-from anywire_experiment.plan import Plan, load_plan
+from anywire_experiment.plan.arms import ALONE, arm_order, arms_of, config_of, load_seed
+from anywire_experiment.plan.orders import workload_order
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.reading import load_plan
 from anywire_experiment.record.masking import without_secrets
 
 WORKLOADS = {"one": {"requests": 5}, "many": {"seconds": 1, "stream": True}}

@@ -13,8 +13,8 @@ from tests.experiment.test_sources import git
 
 import anywire
 from anywire_experiment.analysis.analyse import analyse
-from anywire_experiment.arms import arms_of
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import arms_of
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record import provenance
 from anywire_experiment.record.checkout import _state, changes_of
 from anywire_experiment.record.environment import environment

@@ -18,6 +18,7 @@ from anywire.errors import ConfigError
 from anywire_experiment import outcome, report
 from anywire_experiment.exports.export import export
 from anywire_experiment.frames import load
+from anywire_experiment.outcome import verification
 from anywire_experiment.record import compact, figures
 from anywire_experiment.record.compact import MAGIC, opened, publish, restore
 from anywire_experiment.record.manifest import DERIVED, MANIFEST, differences, seal
@@ -265,9 +266,9 @@ def test_one_that_was_unpacked_by_other_versions_is_no_other_record(
     def drawn_here(folder: Path) -> dict[str, str]:
         return {name: text + "<!-- here -->" * (name == "report.html") for name, text in made(folder).items()}
 
-    monkeypatch.setattr(outcome, "texts", drawn_here)
+    monkeypatch.setattr(verification, "texts", drawn_here)
     monkeypatch.setattr(report, "texts", drawn_here)
-    monkeypatch.setattr(outcome, "libraries", lambda: figures.libraries() | {"matplotlib": "0.1"})
+    monkeypatch.setattr(verification, "libraries", lambda: figures.libraries() | {"matplotlib": "0.1"})
     folder = tmp_path / "unpacked"
     assert outcome.unpacked(published, folder) == ["report.html: changed since it was sealed"]
     found = outcome.verified(folder)

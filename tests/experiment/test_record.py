@@ -10,12 +10,13 @@ import pytest
 import yaml
 
 from anywire.errors import ConfigError
-from anywire_experiment.plan import load_plan
+from anywire_experiment.plan.reading import load_plan
 from anywire_experiment.record.cells import Cell, write_cell
 from anywire_experiment.record.environment import differences as environment_differences
-from anywire_experiment.record.environment import environment, redacted
+from anywire_experiment.record.environment import environment
 from anywire_experiment.record.folder import Record, cells_of, plan_of, runnable_plan_of
 from anywire_experiment.record.manifest import differences
+from anywire_experiment.record.masking import redacted
 from anywire_experiment.record.storage import RecordError
 
 BASE: dict[str, Any] = {"name": "t", "system": {"engine": "synthetic"}, "workloads": {"one": {"requests": 5}}}

@@ -12,8 +12,8 @@ import pytest
 from anywire.errors import ConfigError
 from anywire.events import TaskEnded
 from anywire.stages import Stages
-from anywire_experiment.arms import Arm, arms_of
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import Arm, arms_of
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record.cells import join_samples
 from anywire_experiment.record.samples import LOADED
 

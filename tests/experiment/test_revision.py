@@ -12,15 +12,15 @@ from tests.experiment.real_runs import QUICK, done, written
 from tests.long_form import SOAK
 
 from anywire.errors import ConfigError
-from anywire_experiment.arms import Build, arms_of
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import Build, arms_of
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.systems import AnywireSystem
 from anywire_experiment.record import folder as records
 from anywire_experiment.record.sources import sources_of
 from anywire_experiment.run import revision
 from anywire_experiment.run.availability import available
 from anywire_experiment.run.revision import canonical, commit_of, for_revision, needed, projects_in
 from anywire_experiment.run.system import System
-from anywire_experiment.systems import AnywireSystem
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.family import family_size, too_large
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.statistics import Outcome
 from anywire_experiment.statistics.simulated import autoregressive
 

@@ -24,12 +24,12 @@ from tests.long_form import SOAK, examples
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.capacity import bracket_of
 from anywire_experiment.analysis.sample_rows import read_samples
+from anywire_experiment.plan.saturation import Bracket, Search, Step, bracket, is_borne, lengths, next_rate
+from anywire_experiment.plan.workload import Workload
 from anywire_experiment.record.cells import SAMPLES_FILE, read_cell
 from anywire_experiment.record.samples import SAMPLES
 from anywire_experiment.report import saturation
 from anywire_experiment.report.surroundings import about
-from anywire_experiment.saturation import Bracket, Search, Step, bracket, is_borne, lengths, next_rate
-from anywire_experiment.workload import Workload
 
 
 def queue(rate: float, seconds: float, slots: int, service: Iterator[float], rng: np.random.Generator) -> Step:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from anywire.builtin.synthetic import SyntheticEngine
-from anywire_experiment.arms import arms_of, config_of
-from anywire_experiment.plan import load_plan
+from anywire_experiment.plan.arms import arms_of, config_of
+from anywire_experiment.plan.reading import load_plan
 from anywire_experiment.run.expectations import expectations
 from anywire_experiment.statistics import FEWEST_BLOCKS
 

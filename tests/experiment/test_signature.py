@@ -9,37 +9,23 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from tests.experiment.fabricated import fabricate, plan_of
+from tests.experiment.fabricated import SMALL, fabricate
 from typer.testing import CliRunner, Result
 
 from anywire.errors import ConfigError
 from anywire.identities.identity_proof import Identity, as_text
 from anywire_experiment import outcome, report
 from anywire_experiment.cli import app
+from anywire_experiment.outcome import conclusion
 from anywire_experiment.record import signature, timestamp
 from anywire_experiment.record.manifest import MANIFEST, SIGNATURE, TIMESTAMP, seal
 from anywire_experiment.record.storage import RecordError
-
-TREE = plan_of(blocks=2, workloads={"one-client": {"requests": 20}}, metrics=["latency"])
 
 
 @pytest.fixture(autouse=True)
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return tmp_path / "config/anywire"
-
-
-@pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = fabricate(tmp_path_factory.mktemp("made") / "record", TREE)
-    report.write(folder)
-    seal(folder)
-    return folder
-
-
-@pytest.fixture
-def record(sealed: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(sealed, tmp_path / "record")
 
 
 def told(*arguments: str | Path) -> Result:
@@ -108,7 +94,7 @@ def test_a_private_key_is_never_shown(record: Path, config: Path) -> None:
 
 
 def test_a_signature_holds_for_one_manifest_alone(record: Path, tmp_path: Path) -> None:
-    other = fabricate(tmp_path / "other", TREE | {"seed": 2})
+    other = fabricate(tmp_path / "other", SMALL | {"seed": 2})
     seal(other)
     identity = Identity.new()
     outcome.sign(record, identity)
@@ -154,7 +140,7 @@ def test_another_report_than_the_one_that_was_signed_is_not_written_over_it(
         return {name: f"{text} " for name, text in made.items()}
 
     made = report.texts(record)
-    monkeypatch.setattr(outcome, "texts", other)
+    monkeypatch.setattr(conclusion, "texts", other)
     monkeypatch.setattr(report, "texts", other)
     for by in (None, Identity.new()):
         with pytest.raises(RecordError, match=r"is signed by SHA256:.*: say with --out where it is to be written"):
@@ -242,7 +228,7 @@ def test_a_timestamp_is_checked_against_the_manifest_and_the_authority(
 
 
 def test_a_timestamp_of_another_record_or_of_nobody_is_told(record: Path, authority: Path, tmp_path: Path) -> None:
-    other = fabricate(tmp_path / "other", TREE | {"seed": 3})
+    other = fabricate(tmp_path / "other", SMALL | {"seed": 3})
     seal(other)
     answer = stamped(other, authority)
     with pytest.raises(RecordError, match=r"is not over this manifest\.json"):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from anywire.errors import ConfigError
-from anywire_experiment.arms import arms_of
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import arms_of
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record.checkout import _state
 from anywire_experiment.record.environment import differences, environment
 from anywire_experiment.record.sources import Source, _module, sources_of

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.long_form import examples
 
-from anywire_experiment.balance import balanced_order
+from anywire_experiment.plan.balance import balanced_order
 from anywire_experiment.statistics.place import FOUND, Layout
 from anywire_experiment.statistics.place_calibration import NOISE, coverage, simulate
 

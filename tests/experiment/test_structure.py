@@ -8,33 +8,27 @@ from pathlib import Path
 import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
-PLAN = {
-    *("arms", "balance", "companions", "config_tree", "faults", "objective", "orders", "plan", "plan_faults"),
-    *("plan_files", "plan_levels", "programs", "saturation", "systems", "trace_formats", "traffic", "validation"),
-    *("workload",),
-}
 MAY = {
-    **dict.fromkeys(PLAN, PLAN | {"exercises"}),
+    "plan": {"exercises", "faults"},
     "exercises": set(),
-    "capture": PLAN,
+    "faults": set(),
+    "capture": {"plan"},
     "mock_engine": set(),
-    "statistics": {"balance"},
-    "timerfd": set(),
-    "network": PLAN | {"timerfd"},
-    "record": PLAN,
+    "statistics": {"plan"},
+    "network": {"plan", "load"},
+    "record": {"plan"},
     "energy": {"record"},
-    "load": PLAN | {"exercises", "record", "statistics", "timerfd"},
-    "run": PLAN | {"energy", "load", "network", "record", "statistics"},
-    "analysis": PLAN | {"record", "statistics"},
-    "report": PLAN | {"analysis", "record", "statistics"},
-    "fault_table": PLAN | {"network", "record", "run"},
-    "outcome": PLAN | {"analysis", "fault_table", "record", "report"},
-    "verified": {"analysis", "outcome", "record"},
-    "frames": {"analysis", "record", "statistics", "verified"},
-    "exports": {"analysis", "frames", "record", "report", "verified"},
-    "gate": PLAN | {"analysis", "outcome", "record", "statistics", "verified"},
-    "dry_run": PLAN | {"analysis", "energy", "network", "record", "run", "statistics", "verified"},
-    "cli": PLAN | {"analysis", "dry_run", "exports", "fault_table", "gate", "outcome", "record", "report", "run"},
+    "load": {"plan", "exercises", "record", "statistics"},
+    "run": {"plan", "energy", "faults", "load", "network", "record", "statistics"},
+    "analysis": {"plan", "record", "statistics"},
+    "report": {"plan", "analysis", "record", "statistics"},
+    "fault_table": {"plan", "faults", "network", "record", "run"},
+    "outcome": {"plan", "analysis", "fault_table", "record", "report"},
+    "frames": {"analysis", "outcome", "record", "statistics"},
+    "exports": {"analysis", "frames", "outcome", "record", "report"},
+    "gate": {"plan", "analysis", "outcome", "record", "statistics"},
+    "dry_run": {"plan", "analysis", "energy", "network", "outcome", "record", "run", "statistics"},
+    "cli": {"plan", "analysis", "dry_run", "exports", "fault_table", "gate", "outcome", "record", "report", "run"},
 }
 
 

@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from anywire.errors import ConfigError
-from anywire_experiment.arms import Arm, arms_of, config_of
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import Arm, arms_of, config_of
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.systems import ForeignSystem
 from anywire_experiment.record.programs import program_found
 from anywire_experiment.record.provenance import code_cautions
 from anywire_experiment.record.sources import sources_of
 from anywire_experiment.run.availability import available
 from anywire_experiment.run.expectations import expectations
 from anywire_experiment.statistics import FEWEST_BLOCKS
-from anywire_experiment.systems import ForeignSystem
 
 ENGINE = {"command": ["{python}", "-m", "anywire_experiment.mock_engine", "--port", "{port}"], "shared": True}
 DIRECT = {"direct": {"base_url": "http://{engine.host}:{engine.port}"}}

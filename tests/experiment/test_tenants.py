@@ -13,14 +13,15 @@ from tests.experiment.fabricated import Truth, fabricate, plan_of
 
 from anywire.fairness import jain_index
 from anywire_experiment.analysis.analyse import _served, analyse
+from anywire_experiment.analysis.arm_figures import BandFigures
 from anywire_experiment.analysis.measured import Measured
-from anywire_experiment.analysis.results import BandFigures
 from anywire_experiment.analysis.sample_rows import read_samples
-from anywire_experiment.load.generator import _drawn
+from anywire_experiment.analysis.tenants import jain
+from anywire_experiment.load.questions import _drawn
+from anywire_experiment.plan.workload import Workload
 from anywire_experiment.record.cells import SAMPLES_FILE
 from anywire_experiment.record.samples import SAMPLES
 from anywire_experiment.report import tables
-from anywire_experiment.workload import Workload
 
 SECOND = 10**9
 
@@ -80,13 +81,13 @@ MODEST = [("modest", 0, at / 2, at / 2 + 1, 50) for at in range(8)]
 def test_fairness_is_of_the_tenants_that_wait_while_requests_come() -> None:
     """At the last request, 20 of the greedy and 6 of the modest tenant's tasks are sent. What empties the queue later
     would make the index that of what was asked for, whatever the order."""
-    index = measured(*GREEDY, *MODEST).jain()
+    index = jain(measured(*GREEDY, *MODEST).rows)
     sent = [30 * sum(went <= 3.9 for *_, went, _ in GREEDY), 50 * sum(went <= 3.9 for *_, went, _ in MODEST)]
     assert sent == [600, 300]
     assert index == pytest.approx(jain_index(sent)) != pytest.approx(jain_index([1200, 400]))
-    assert measured(*GREEDY, *MODEST, ("rare", 0, 3, 3.1, 1000)).jain() == index
-    assert measured(*GREEDY).jain() is None
-    assert measured().jain() is None
+    assert jain(measured(*GREEDY, *MODEST, ("rare", 0, 3, 3.1, 1000)).rows) == index
+    assert jain(measured(*GREEDY).rows) is None
+    assert jain(measured().rows) is None
 
 
 def test_what_a_plan_judges_of_it() -> None:
@@ -102,7 +103,7 @@ def test_what_a_plan_judges_of_it() -> None:
     assert found.series("goodput").tolist() == pytest.approx([2 / 4])
     assert found.series("fairness").size == 0
     fair = measured(*GREEDY, *MODEST)
-    assert fair.series("fairness").tolist() == [fair.jain()]
+    assert fair.series("fairness").tolist() == [jain(fair.rows)]
     assert all(measured().series(metric).size == 0 for metric in ("wait", "urgent_wait", "goodput", "fairness"))
 
 
@@ -144,7 +145,7 @@ def test_a_record_made_before_tenants_and_deadlines_were_told_is_read_and_says_n
         assert read.schema.equals(SAMPLES)
         old = Measured(_Cell(), read, "w")  # type: ignore[arg-type]
         assert _served([old]) is None
-        assert old.jain() is None
+        assert jain(old.rows) is None
     pq.write_table(table.drop_columns(["priority"]), tmp_path / SAMPLES_FILE)
     with pytest.raises(ValueError, match="has other columns"):
         read_samples(tmp_path)

@@ -18,10 +18,11 @@ from tests.long_form import examples
 from anywire.errors import ConfigError
 from anywire_experiment.load.prompts import PromptMaker
 from anywire_experiment.load.sessions import sessions
-from anywire_experiment.plan import load_plan
-from anywire_experiment.trace_formats import FORMATS, Arrival, read_trace
-from anywire_experiment.traffic import CANCELLED
-from anywire_experiment.workload import Prompts, Trace, Window, Workload
+from anywire_experiment.plan.reading import load_plan
+from anywire_experiment.plan.trace_formats import FORMATS, Arrival
+from anywire_experiment.plan.traces import read_trace
+from anywire_experiment.plan.traffic import CANCELLED
+from anywire_experiment.plan.workload import Prompts, Trace, Window, Workload
 
 SAMPLES = Path(__file__).parents[2] / "benchmarks/experiments/traces"
 MOONCAKE = [

@@ -12,9 +12,10 @@ import yaml
 from tests.experiment.real_runs import PATIENCE, done, plan_tree, written
 
 from anywire.errors import ConfigError
-from anywire_experiment.plan import Plan, load_plan
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.reading import load_plan
+from anywire_experiment.plan.workload import Trace
 from anywire_experiment.record.folder import runnable_plan_of
-from anywire_experiment.workload import Trace
 
 
 def trace_file(folder: Path, name: str, count: int, apart: float = 0.01) -> Path:

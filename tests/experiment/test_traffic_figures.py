@@ -16,13 +16,13 @@ from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.sample_rows import read_samples
 from anywire_experiment.analysis.traffic import held_sessions, traffic_of
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.traffic import CANCELLED, NOT_ASKED
+from anywire_experiment.plan.workload import Workload
 from anywire_experiment.record.cells import SAMPLES_FILE
 from anywire_experiment.record.samples import SAMPLES
 from anywire_experiment.report import traffic
 from anywire_experiment.report.surroundings import about
-from anywire_experiment.traffic import CANCELLED, NOT_ASKED
-from anywire_experiment.workload import Workload
 
 MS = 1_000_000
 

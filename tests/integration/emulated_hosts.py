@@ -14,7 +14,7 @@ import pytest
 from tests.patience import PATIENCE
 
 from anywire_experiment.network import Host, Hosts, link, unavailable
-from anywire_experiment.plan import Network
+from anywire_experiment.plan.network import Network
 
 WHY = unavailable()
 needs_hosts = pytest.mark.skipif(bool(WHY), reason=f"missing: what emulates a network: {WHY}")

@@ -32,8 +32,8 @@ from anywire.plugins import Plugins
 from anywire.roles.assembly import effective
 from anywire.testing.recorder import Recorder
 from anywire_experiment import report
-from anywire_experiment.arms import arms_of
-from anywire_experiment.plan import load_plan
+from anywire_experiment.plan.arms import arms_of
+from anywire_experiment.plan.reading import load_plan
 from anywire_experiment.record.manifest import seal
 from reserved import free_port, free_ports
 

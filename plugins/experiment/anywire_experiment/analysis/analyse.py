@@ -12,6 +12,14 @@ import msgspec
 import numpy as np
 
 from anywire_experiment.analysis import interactions, lateness, places, steadiness
+from anywire_experiment.analysis.arm_figures import (
+    ArmFigures,
+    BandFigures,
+    MetricFigures,
+    Percentiles,
+    ServedFigures,
+    Valued,
+)
 from anywire_experiment.analysis.blocks import Usable, median, usable, values
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
@@ -21,29 +29,20 @@ from anywire_experiment.analysis.goodput import ObjectiveFigures, objective_figu
 from anywire_experiment.analysis.headline import headline
 from anywire_experiment.analysis.interactions import interactions_of
 from anywire_experiment.analysis.lateness import lateness_of
-from anywire_experiment.analysis.measured import Measured, TenantRows
+from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.metrics import MEANINGS
 from anywire_experiment.analysis.places import design_of
 from anywire_experiment.analysis.quality import paired, quality_of
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.resources import medians, resources
-from anywire_experiment.analysis.results import (
-    FORMAT,
-    ArmFigures,
-    BandFigures,
-    CellState,
-    MetricFigures,
-    PairedAnswers,
-    Percentiles,
-    Results,
-    SameAnswers,
-    ServedFigures,
-    Valued,
-)
+from anywire_experiment.analysis.results import FORMAT, CellState, PairedAnswers, Results, SameAnswers
+from anywire_experiment.analysis.spans import spans_us
 from anywire_experiment.analysis.steadiness import judged_together, steadiness_of
+from anywire_experiment.analysis.tenants import TenantRows, jain, tenants_of
 from anywire_experiment.analysis.traffic import searches_of, traffic_of
-from anywire_experiment.arms import is_of_requests
-from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
+from anywire_experiment.plan.arms import is_of_requests
+from anywire_experiment.plan.metric import OF_REQUESTS, Metric, fewest_samples
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, effective_sample_size, share_over_blocks
 
@@ -116,7 +115,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
     used = resources(cells, blocks, workload)
     spans: dict[str, list[float]] = {}
     for measured in blocks.values():
-        for name, span in measured.spans_us().items():
+        for name, span in spans_us(measured.whole).items():
             spans.setdefault(name, []).append(span)
     requests = sum(each.requests for each in blocks.values())
     failed_share = _share(blocks.values(), record.plan.confidence)
@@ -178,11 +177,11 @@ def _counters(cells: Sequence[Cell], workload: str) -> dict[str, float]:
 def _served(blocks: Collection[Measured]) -> ServedFigures | None:
     found: dict[tuple[str, int], list[TenantRows]] = {}
     for measured in blocks:
-        for each in measured.tenants():
+        for each in tenants_of(measured.rows):
             found.setdefault((each.tenant, each.priority), []).append(each)
     if len(found) < 2:
         return None
-    indices = [index for measured in blocks if (index := measured.jain()) is not None]
+    indices = [index for measured in blocks if (index := jain(measured.rows)) is not None]
     bands = []
     for (tenant, priority), rows in sorted(found.items()):
         waits = np.concatenate([each.waits_s for each in rows])

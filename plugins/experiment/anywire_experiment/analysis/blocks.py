@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from anywire_experiment.analysis.arm_figures import Valued
 from anywire_experiment.analysis.metrics import SHARES
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.results import Valued
 from anywire_experiment.analysis.sample_rows import Floats
 from anywire_experiment.analysis.survivors import Ends, ends_of
-from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
+from anywire_experiment.plan.metric import OF_REQUESTS, Metric, fewest_samples
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.statistics import (
     FEWEST_FOR_INTERVAL,
     Comparison,

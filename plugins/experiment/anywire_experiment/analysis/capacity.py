@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anywire_experiment.analysis.sample_rows import Floats, column
-from anywire_experiment.saturation import Bracket, Search, Step, bracket
+from anywire_experiment.plan.saturation import Bracket, Search, Step, bracket
 
 
 def steps_of(rows: pa.Table) -> list[Step]:

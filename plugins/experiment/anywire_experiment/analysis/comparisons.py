@@ -17,7 +17,7 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
 from anywire_experiment.analysis.survivors import Sides, bounded, bounded_shares, not_held, reach, scaled, share_failed
 from anywire_experiment.analysis.wording import judged, judged_shares, metric_of, moments, not_told, of_order, unjudged
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.statistics import (
     FEWEST_FOR_INTERVAL,
     Comparison,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from anywire_experiment.balance import Balance
+from anywire_experiment.plan.balance import Balance
 from anywire_experiment.statistics import Comparison
 from anywire_experiment.statistics.place import PlaceEffects
 from anywire_experiment.statistics.samples import Estimate

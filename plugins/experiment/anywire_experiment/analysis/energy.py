@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from anywire_experiment.analysis.sample_rows import Floats
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.record.cells import Cell
 
 ENERGY: frozenset[Metric] = frozenset({"energy_per_request", "energy_per_token"})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from anywire_experiment.analysis.comparisons import pairs
 from anywire_experiment.analysis.metrics import JUDGED_SHARES, SHARES
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.statistics import FEWEST_BLOCKS, fewest_blocks
 
 

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow.compute as pc
 
+from anywire_experiment.analysis.arm_figures import FaultFigures
 from anywire_experiment.analysis.blocks import median
 from anywire_experiment.analysis.measured import Measured
-from anywire_experiment.analysis.results import FaultFigures
 from anywire_experiment.analysis.sample_rows import column
 from anywire_experiment.analysis.survival import Waits, waiting_curve
-from anywire_experiment.plan import Metric, Plan
+from anywire_experiment.plan.metric import Metric
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.traffic import CANCELLED
 from anywire_experiment.record.cells import Event
-from anywire_experiment.traffic import CANCELLED
 
 
 def fault_figures(plan: Plan, blocks: Mapping[int, Measured], counters: Mapping[str, float]) -> FaultFigures | None:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from anywire_experiment.analysis.sample_rows import Floats, column, in_time
-from anywire_experiment.objective import Objective
+from anywire_experiment.plan.objective import Objective
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, share_over_blocks
 from anywire_experiment.statistics.samples import Estimate
 

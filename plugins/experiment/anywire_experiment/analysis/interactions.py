@@ -13,8 +13,8 @@ from anywire_experiment.analysis.lateness import too_late
 from anywire_experiment.analysis.places import without_place
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import meaning_of, metric_of
-from anywire_experiment.plan import Metric
-from anywire_experiment.plan_faults import FAULT
+from anywire_experiment.plan.faults import FAULT
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.statistics import Comparison, Estimate, Outcome, as_family, compare, verdict
 
 SAME, DIFFERS = "same", "differs"

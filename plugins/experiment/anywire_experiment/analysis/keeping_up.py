@@ -10,7 +10,7 @@ from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.sample_rows import column
 from anywire_experiment.analysis.wording import percent
-from anywire_experiment.workload import Bursts, Poisson, Workload
+from anywire_experiment.plan.workload import Bursts, Poisson, Workload
 
 FEWEST = 40
 """Whole answers of a block without which nothing is told of it."""

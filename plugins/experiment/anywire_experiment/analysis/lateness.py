@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 import numpy as np
 
+from anywire_experiment.analysis.arm_figures import ArmFigures
 from anywire_experiment.analysis.design_figures import LatenessFigures
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures
+from anywire_experiment.analysis.results import ComparisonFigures
 from anywire_experiment.analysis.sample_rows import Floats, column
 from anywire_experiment.analysis.wording import metric_of
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.record.cells import LOAD, Cell
 from anywire_experiment.statistics.samples import statistic_of
 

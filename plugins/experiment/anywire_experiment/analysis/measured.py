@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from anywire.fairness import Served, jain_index
-from anywire.stages import STAGES
 from anywire_experiment.analysis.capacity import capacity_of
 from anywire_experiment.analysis.energy import joules_per
 from anywire_experiment.analysis.goodput import Held, held
 from anywire_experiment.analysis.processor import milliseconds_per, system_seconds
-from anywire_experiment.analysis.sample_rows import Floats, column, in_time, waits_ms
-from anywire_experiment.objective import Objective
-from anywire_experiment.plan import OF_REQUESTS, Metric
+from anywire_experiment.analysis.sample_rows import Floats, column, waits_ms
+from anywire_experiment.analysis.stream_arrivals import per_token_ms
+from anywire_experiment.analysis.tenants import jain
+from anywire_experiment.plan.metric import OF_REQUESTS, Metric
+from anywire_experiment.plan.objective import Objective
+from anywire_experiment.plan.saturation import Search
+from anywire_experiment.plan.traffic import CANCELLED
 from anywire_experiment.record.cells import Cell, Event
-from anywire_experiment.saturation import Search
-from anywire_experiment.traffic import CANCELLED
-
-SPANS = {
-    "gateway to orchestrator": ("received", "admitted"),
-    "queue and choice": ("admitted", "selected"),
-    "serialization and send": ("selected", "sent"),
-    "wire and wake-up of the agent": ("sent", "agent_received"),
-    "start of the engine": ("agent_received", "engine_started"),
-    "engine, first piece": ("engine_started", "first_chunk"),
-    "engine, further pieces": ("first_chunk", "last_chunk"),
-    "way back": ("last_chunk", "delivered"),
-}
-"""A task's way, from one stage to another; what the client waited beside it is ``gateway and client``."""
 
 FEWEST_BEFORE = 5
 """Answers before a fault with which those after it can be compared."""
-
-FEWEST_TOKENS = 3
-"""Tokens of a stream from which on it can be told whether they came one after the other."""
-MOMENT_NS = 50_000
-"""Pieces that are less apart came at one moment: no engine takes less for a token."""
 
 FAULTS = frozenset({"fault", "kill", "pause", "partition"})
 """Events that begin a fault; records before format 4 have a kind of fault for it."""
@@ -49,31 +30,6 @@ ENDS = frozenset({"mended", "start", "continue", "restore"})
 """Events that end it."""
 NOTICES = frozenset({"agent_lost", "attempt_failed", "health_changed", "link_lost", "task_requeued"})
 """Events by which the orchestrator tells that something is wrong."""
-
-CROSSING = ("wire and wake-up of the agent", "way back")
-"""Spans between two processes' clocks, which compare under one boot only."""
-
-
-class Streams(NamedTuple):
-    """How streams arrived, an entry each: tokens, pieces, the moments at which these came, and whether it was a burst:
-    at fewer moments than half of its pieces, or faster than a token in 0.05 ms."""
-
-    tokens: NDArray[np.int64]
-    pieces: NDArray[np.int64]
-    moments: NDArray[np.int64]
-    burst: NDArray[np.bool_]
-
-
-class TenantRows(NamedTuple):
-    """What came of the requests of one tenant with one priority: how many there were, how many were answered in time,
-    the tokens of answers, and the waits, in seconds."""
-
-    tenant: str
-    priority: int
-    requests: int
-    in_time: int
-    tokens: int
-    waits_s: Floats
 
 
 def _is_of(told: Event, fault: Event) -> bool:
@@ -157,7 +113,7 @@ class Measured:
             case "ttft":
                 return self._to_first_token()
             case "itl":
-                return self._per_token()
+                return per_token_ms(self.whole)
             case "wait":
                 return waits_ms(self.rows)
             case "urgent_wait":
@@ -168,7 +124,7 @@ class Measured:
                 everything = self.held().everything
                 return np.array([everything.mean()]) if everything.size else np.array([])
             case "fairness":
-                index = self.jain()
+                index = jain(self.rows)
                 return np.array([]) if index is None else np.array([index])
             case "capacity":
                 return capacity_of(self.rows, self._search)
@@ -199,68 +155,6 @@ class Measured:
         """The requests whose answers were checked, failed ones too: these are not right."""
         return self.rows.filter(pc.is_valid(self.rows["right"]))
 
-    def streams(self) -> Streams:
-        """Of each stream of three tokens or more, how it arrived."""
-        pieces = self.whole["piece_ns"].combine_chunks()
-        at, offsets = pieces.values.to_numpy(), pieces.offsets.to_numpy()
-        counts = np.diff(offsets)
-        tokens = np.maximum(counts, column(self.whole, "tokens"))
-        chosen = (counts > 0) & (tokens >= FEWEST_TOKENS)
-        begins = np.diff(at, prepend=0) >= MOMENT_NS
-        begins[offsets[:-1][counts > 0]] = True
-        moments = np.diff(np.concatenate([[0], np.cumsum(begins)])[offsets])[chosen]
-        span = at[offsets[1:][chosen] - 1] - at[offsets[:-1][chosen]]
-        tokens, counts = tokens[chosen], counts[chosen]
-        together = (counts >= FEWEST_TOKENS) & (2 * moments < counts)
-        return Streams(tokens, counts, moments, together | (span < MOMENT_NS * (tokens - 1)))
-
-    def spans_us(self) -> dict[str, float]:
-        """Median µs of each part of the way of whole answers, where both its ends are known and comparable."""
-        whole = self.whole
-        comparable = column(whole, "stages_comparable").astype(bool)
-        at = {stage: column(whole, f"stage_{stage}_ns") for stage in STAGES}
-        found: dict[str, float] = {}
-        for name, (start, end) in SPANS.items():
-            usable = (at[start] > 0) & (at[end] > 0) & (comparable | (name not in CROSSING))
-            if usable.any():
-                found[name] = float(np.median((at[end] - at[start])[usable])) / 1e3
-        known = (at["received"] > 0) & (at["delivered"] > 0)
-        if known.any():
-            total = column(whole, "done_ns") - column(whole, "intended_ns")
-            rest = total - (at["delivered"] - at["received"])
-            found["gateway and client"] = float(np.median(rest[known])) / 1e3
-        return found
-
-    def tenants(self) -> list[TenantRows]:
-        """The requests of each tenant and priority, in the order of their names; none of an older record, which tells
-        no tenants. A request that was refused before it was a task counts as the empty tenant's."""
-        rows = self.rows.filter(pc.is_valid(self.rows["tenant"]))
-        pairs = sorted(set(zip(rows["tenant"].to_pylist(), rows["priority"].to_pylist(), strict=True)))
-        found = []
-        for tenant, priority in pairs:
-            own = rows.filter(pc.and_(pc.equal(rows["tenant"], tenant), pc.equal(rows["priority"], priority)))
-            whole = own.filter(pc.equal(own["outcome"], "ok"))
-            tokens = int(np.maximum(column(whole, "tokens"), 0).sum())
-            found.append(
-                TenantRows(tenant, priority, own.num_rows, int(in_time(own).sum()), tokens, waits_ms(own) / 1e3)
-            )
-        return found
-
-    def jain(self) -> float | None:
-        """Jain's index of the tokens of the tenants of which tasks waited half of the time or more, while requests
-        came: what is sent later empties the queue, and in the end everybody has got what was asked for. None with fewer
-        than two such tenants, and for an older record."""
-        rows = self.rows.filter(pc.greater(self.rows["stage_selected_ns"], 0))
-        last = int(column(self.rows, "intended_ns").max()) if self.requests else 0
-        known = pc.and_(pc.is_valid(rows["tenant"]), pc.less_equal(rows["stage_received_ns"], last))
-        rows = rows.filter(known).sort_by("stage_selected_ns")
-        served = Served(int(column(rows, "stage_received_ns").min()) if rows.num_rows else 0)
-        times = (column(rows, "stage_received_ns"), column(rows, "stage_selected_ns"), column(rows, "tokens"))
-        for tenant, came, went, tokens in zip(rows["tenant"].to_pylist(), *times, strict=True):
-            served.add(tenant, 0, int(came), min(int(went), last), max(0, int(tokens)) if went <= last else 0)
-        found = served.backlogged(last)
-        return jain_index(found.values()) if len(found) > 1 else None
-
     def _urgent_wait(self) -> Floats:
         if not self.requests:
             return np.array([])
@@ -287,17 +181,6 @@ class Measured:
     def _since_intended(self, end: str) -> Floats:
         took: Floats = (column(self.whole, end) - column(self.whole, "intended_ns")) / 1e6
         return took
-
-    def _per_token(self) -> Floats:
-        """Of each stream, the mean time between its tokens. Not the single gaps, which are zero where several came in
-        one piece; and per token, for how many come in one is up to the transport."""
-        pieces = self.whole["piece_ns"].combine_chunks()
-        at, offsets = pieces.values.to_numpy(), pieces.offsets.to_numpy()
-        counts = np.diff(offsets)
-        several = counts > 1
-        span = at[offsets[1:][several] - 1] - at[offsets[:-1][several]]
-        tokens = np.maximum(counts, column(self.whole, "tokens"))[several]
-        return np.asarray(span / (tokens - 1) / 1e6, dtype=np.float64)
 
     def _rate(self, count: float) -> Floats:
         """Per second, from the first request to the last whole answer: what failed is told beside it, and one request

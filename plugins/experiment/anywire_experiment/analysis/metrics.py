@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from anywire_experiment.objective import Objective
-from anywire_experiment.plan import Metric
-from anywire_experiment.workload import Closed, Trace, Workload
+from anywire_experiment.plan.metric import Metric
+from anywire_experiment.plan.objective import Objective
+from anywire_experiment.plan.workload import Closed, Trace, Workload
 
 
 class Meaning(msgspec.Struct, frozen=True):

@@ -12,8 +12,8 @@ from anywire_experiment.analysis.blocks import MAY_BE_ZERO, values
 from anywire_experiment.analysis.design_figures import DesignFigures, PlaceFigures
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import meaning_of, percent
-from anywire_experiment.balance import balance_of
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan.balance import balance_of
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.statistics import holm
 from anywire_experiment.statistics.place import FOUND, Layout, drawn_apart
 from anywire_experiment.statistics.samples import Estimate

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from anywire_experiment.analysis.arm_figures import KindFigures, QualityFigures, Valued
 from anywire_experiment.analysis.measured import Measured
-from anywire_experiment.analysis.results import KindFigures, PairedAnswers, QualityFigures, Valued
+from anywire_experiment.analysis.results import PairedAnswers
 from anywire_experiment.analysis.sample_rows import column
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, share_over_blocks
 

@@ -10,14 +10,15 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from anywire_experiment.analysis.arm_figures import StreamShape
 from anywire_experiment.analysis.energy import ENERGY, why_no_energy
 from anywire_experiment.analysis.measured import FEWEST_BEFORE, Measured
 from anywire_experiment.analysis.metrics import MEANINGS, default_metrics, measurable
-from anywire_experiment.analysis.results import StreamShape
 from anywire_experiment.analysis.sample_rows import read_samples
-from anywire_experiment.arms import ALONE
-from anywire_experiment.plan import OF_REQUESTS, Metric, fewest_samples
-from anywire_experiment.plan_faults import FAULT, is_none
+from anywire_experiment.analysis.stream_arrivals import streams_of
+from anywire_experiment.plan.arms import ALONE
+from anywire_experiment.plan.faults import FAULT, is_none
+from anywire_experiment.plan.metric import OF_REQUESTS, Metric, fewest_samples
 from anywire_experiment.record.cells import CELL, Cell, read_cell
 from anywire_experiment.record.folder import plan_of
 from anywire_experiment.record.storage import RecordError
@@ -121,7 +122,7 @@ class RawData:
 
 
 def _shape(blocks: Iterable[Measured]) -> StreamShape | None:
-    parts = [each.streams() for each in blocks]
+    parts = [streams_of(each.whole) for each in blocks]
     if not any(each.tokens.size for each in parts):
         return None
     tokens, pieces, moments, burst = (np.concatenate(each) for each in zip(*parts, strict=True))

@@ -9,17 +9,17 @@ import msgspec
 import numpy as np
 from scipy import stats
 
+from anywire_experiment.analysis.arm_figures import ArmFigures
 from anywire_experiment.analysis.blocks import mean_over_blocks
 from anywire_experiment.analysis.design_figures import SteadyFigures
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.results import ArmFigures
 from anywire_experiment.analysis.sample_rows import Floats
 from anywire_experiment.analysis.wording import percent
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.workload import Closed, Poisson, Workload
 from anywire_experiment.statistics import Estimate, holm
 from anywire_experiment.statistics.steady import batch_medians, step_in
-from anywire_experiment.workload import Closed, Poisson, Workload
 
 FEWEST_FOR_STEP, FEWEST_FOR_START = 200, 50
 """Whole answers in a block from which on a step can be told from chance, and from which on its start counts."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.sample_rows import Floats
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.statistics import FEWEST_BLOCKS, Comparison, ShareComparison
 from anywire_experiment.statistics.samples import statistic_of
 

@@ -9,15 +9,15 @@ import msgspec
 import numpy as np
 import pyarrow.compute as pc
 
+from anywire_experiment.analysis.arm_figures import SearchFigures, TrafficFigures
 from anywire_experiment.analysis.blocks import median
 from anywire_experiment.analysis.capacity import bracket_of, steps_of
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.results import SearchFigures, TrafficFigures
 from anywire_experiment.analysis.sample_rows import Floats, column
-from anywire_experiment.plan import Plan
-from anywire_experiment.saturation import Search
-from anywire_experiment.traffic import NOT_ASKED
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.saturation import Search
+from anywire_experiment.plan.traffic import NOT_ASKED
 
 
 class Sessions(msgspec.Struct, frozen=True):

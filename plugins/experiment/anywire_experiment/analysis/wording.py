@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from anywire_experiment.analysis.metrics import MEANINGS, SHARES, Meaning
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.statistics import (
     FEWEST_BLOCKS,
     Comparison,

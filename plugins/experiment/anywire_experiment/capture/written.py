@@ -15,7 +15,7 @@ import yaml
 from anywire.demand import BLOCK_BYTES, CHARS_PER_TOKEN
 from anywire.errors import ConfigError
 from anywire_experiment.capture.taken import Request, Taken
-from anywire_experiment.traffic import LONGEST_ANSWER, LONGEST_PAUSE, LONGEST_PROMPT, MOST_BLOCK_TOKENS
+from anywire_experiment.plan.traffic import LONGEST_ANSWER, LONGEST_PAUSE, LONGEST_PROMPT, MOST_BLOCK_TOKENS
 
 COLUMNS = (
     *("arrival_s", "input_tokens", "output_tokens", "model", "stream", "session", "think_s", "blocks"),

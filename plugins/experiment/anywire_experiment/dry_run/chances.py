@@ -9,9 +9,10 @@ from typing import NamedTuple
 from anywire_experiment.analysis.metrics import JUDGED_SHARES, SHARES, default_metrics, measurable
 from anywire_experiment.analysis.results import Results
 from anywire_experiment.analysis.wording import meaning_of, metric_of, place
-from anywire_experiment.arms import Arm
-from anywire_experiment.plan import Metric, Plan
-from anywire_experiment.plan_faults import FAULT, is_none
+from anywire_experiment.plan.arms import Arm
+from anywire_experiment.plan.faults import FAULT, is_none
+from anywire_experiment.plan.metric import Metric
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, blocks_needed, power, share_over_blocks
 from anywire_experiment.statistics.samples import ROUNDING
 

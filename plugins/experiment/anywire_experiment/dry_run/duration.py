@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from anywire.builtin.synthetic import SyntheticEngine
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.arms import Arm, config_of
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import Arm, config_of
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.saturation import Search, lengths
+from anywire_experiment.plan.workload import Bursts, Closed, Poisson, Trace, Workload
 from anywire_experiment.record.cells import Cell
-from anywire_experiment.saturation import Search, lengths
-from anywire_experiment.workload import Bursts, Closed, Poisson, Trace, Workload
 
 AROUND = (2.0, 6.0)
 """Seconds that starting and ending the system of a cell take, least and most, where nothing is known of it."""

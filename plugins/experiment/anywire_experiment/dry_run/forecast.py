@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anywire_experiment.analysis.family import too_large
-from anywire_experiment.arms import Arm
 from anywire_experiment.dry_run.chances import MOST_TOLD, WANTED, Chance, chances, compared, pairs, untold
 from anywire_experiment.dry_run.duration import Seconds, duration
 from anywire_experiment.dry_run.obstacles import here, obstacles, warnings
-from anywire_experiment.orders import planned_balance
-from anywire_experiment.plan import Plan
+from anywire_experiment.outcome.checked_record import checked
+from anywire_experiment.plan.arms import Arm
+from anywire_experiment.plan.orders import planned_balance
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.saturation import lengths
 from anywire_experiment.run.runner import Place, places
-from anywire_experiment.saturation import lengths
-from anywire_experiment.verified import checked
 
 BLOCKS_SHOWN = 12
 

@@ -10,15 +10,15 @@ from anywire.errors import AnywireError, ConfigError
 from anywire.this_system import needs_posix
 from anywire_experiment.analysis.cautions import BUSY
 from anywire_experiment.analysis.energy import ENERGY
-from anywire_experiment.arms import Arm, arms_of, starts_its_agents
 from anywire_experiment.energy.meter import meter_of
 from anywire_experiment.network import unavailable
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import Arm, arms_of, starts_its_agents
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.systems import SYSTEM, AnywireSystem
 from anywire_experiment.record.programs import missing
 from anywire_experiment.run.availability import missing_program, without
 from anywire_experiment.run.cores import placement
 from anywire_experiment.run.expectations import expectations
-from anywire_experiment.systems import SYSTEM, AnywireSystem
 
 
 def here(plan: Plan) -> tuple[Plan, list[Arm], list[str], list[str]]:

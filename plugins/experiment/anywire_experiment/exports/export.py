@@ -14,10 +14,10 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results
 from anywire_experiment.exports import data, figures, tables
 from anywire_experiment.frames import tables_of
+from anywire_experiment.outcome.checked_record import checked
 from anywire_experiment.record.manifest import MANIFEST, fingerprint
 from anywire_experiment.record.signature import told
 from anywire_experiment.record.storage import RecordError
-from anywire_experiment.verified import checked
 
 Format = Literal["parquet", "csv", "latex", "svg", "pdf"]
 FORMATS: tuple[Format, ...] = get_args(Format)

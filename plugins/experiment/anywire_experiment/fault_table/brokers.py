@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anywire_experiment.companions import Companion
-from anywire_experiment.programs import found_program
+from anywire_experiment.plan.companions import Companion
+from anywire_experiment.plan.programs import found_program
 
 SERVER = "server"
 

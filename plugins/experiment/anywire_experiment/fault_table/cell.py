@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from anywire.config import replaced
 from anywire.errors import AnywireError
-from anywire_experiment.arms import Arm, in_one_process
 from anywire_experiment.fault_table import notes, observed
 from anywire_experiment.fault_table.brokers import companions_of, missing_server, options_of
 from anywire_experiment.fault_table.clients import Clients, Round
@@ -25,9 +24,10 @@ from anywire_experiment.fault_table.verdict import STRUCK
 from anywire_experiment.faults.catalogue import CLOCK_STEP, CUT_AFTER, GONE_ON, SILENCE, Fault
 from anywire_experiment.faults.stand_in import StandIn
 from anywire_experiment.network import link
-from anywire_experiment.plan import Network, set_key
-from anywire_experiment.record.environment import redacted
-from anywire_experiment.run.cell import redact_logs
+from anywire_experiment.plan.arms import Arm, in_one_process
+from anywire_experiment.plan.network import Network
+from anywire_experiment.plan.reading import set_key
+from anywire_experiment.record.masking import redact_logs, redacted
 from anywire_experiment.run.injection import ASKS_A_SERVER, SERVICES, Injection, state_folder, why_not
 from anywire_experiment.run.managed import CellFailed, Managed
 from anywire_experiment.run.system import ORCHESTRATOR, System, free_dds_domain

@@ -10,7 +10,6 @@ from pathlib import Path
 from anywire.errors import ConfigError
 from anywire.near import nearest
 from anywire.plugins import Plugins
-from anywire_experiment.arms import check
 from anywire_experiment.fault_table import pages, record
 from anywire_experiment.fault_table.brokers import missing_server
 from anywire_experiment.fault_table.cell import FaultCell, arm_of
@@ -18,6 +17,7 @@ from anywire_experiment.fault_table.record import Table
 from anywire_experiment.fault_table.setting import Setting
 from anywire_experiment.fault_table.verdict import judged
 from anywire_experiment.faults.catalogue import BY_NAME, FAULTS, TRANSPORTS, Fault
+from anywire_experiment.plan.arms import check
 from anywire_experiment.record.sources import sources_of
 
 _PLAIN = ("stand_in", "signals", "clock")

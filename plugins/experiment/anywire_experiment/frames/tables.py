@@ -10,15 +10,16 @@ import numpy as np
 import pyarrow as pa
 
 from anywire.errors import ConfigError
+from anywire_experiment.analysis.arm_figures import Valued
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.results import ComparisonFigures, Results, Valued
+from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.sample_rows import read_samples
 from anywire_experiment.analysis.wording import meaning_of
 from anywire_experiment.frames.schema import LEVEL, SCHEMAS, schema_of
+from anywire_experiment.outcome.checked_record import checked
 from anywire_experiment.record.cells import LOAD, Cell
 from anywire_experiment.record.folder import cell_folder
 from anywire_experiment.statistics import Estimate
-from anywire_experiment.verified import checked
 
 if TYPE_CHECKING:
     import pandas as pd

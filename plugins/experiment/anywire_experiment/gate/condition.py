@@ -20,7 +20,7 @@ from typing import NoReturn
 from anywire.errors import ConfigError
 from anywire.near import nearest
 from anywire_experiment.analysis.metrics import MEANINGS
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan.metric import Metric
 
 SHARES: frozenset[Metric] = frozenset({"failures", "quality"})
 """Metrics that have no ratio, and are judged by their difference in percentage points."""

@@ -15,7 +15,7 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.survivors import ANYTHING, Ends
 from anywire_experiment.analysis.wording import metric_of
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.statistics import FEWEST_BLOCKS
 from anywire_experiment.statistics.median import median_over_blocks
 from anywire_experiment.statistics.run_order import without_drift

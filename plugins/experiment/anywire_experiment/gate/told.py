@@ -15,8 +15,8 @@ from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.gate.condition import Condition, condition
 from anywire_experiment.gate.evidence import of_one, of_two
 from anywire_experiment.gate.judged import Found, judged
+from anywire_experiment.outcome.checked_record import checked, read
 from anywire_experiment.record.environment import differences
-from anywire_experiment.verified import checked, read
 
 _TIMES = (
     "The records are of different times, so their blocks are no pairs: what has changed on the machine in between is "

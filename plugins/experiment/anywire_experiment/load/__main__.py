@@ -17,7 +17,7 @@ from anywire_experiment.load.generator import Generator
 from anywire_experiment.load.rows import Rows
 from anywire_experiment.load.spec import SIGN_OF_LIFE, LoadSpec
 from anywire_experiment.load.target import Target
-from anywire_experiment.workload import Workload
+from anywire_experiment.plan.workload import Workload
 
 
 class _Command(msgspec.Struct):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from anywire_experiment.trace_formats import Arrival, read_trace
-from anywire_experiment.workload import Bursts, Poisson, Trace
+from anywire_experiment.plan.trace_formats import Arrival
+from anywire_experiment.plan.traces import read_trace
+from anywire_experiment.plan.workload import Bursts, Poisson, Trace
 
 
 def arrivals(process: Poisson | Bursts | Trace, rng: np.random.Generator, folder: Path = Path()) -> Iterator[Arrival]:

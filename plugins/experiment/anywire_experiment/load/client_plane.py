@@ -11,11 +11,11 @@ from anywire.errors import AgentUnavailable, AnywireError
 from anywire.messages import Chunk
 from anywire.roles.client import Client
 from anywire.submission import Submission
-from anywire_experiment.load.openai_http import Usage
+from anywire_experiment.load.openai_bodies import Usage
 from anywire_experiment.load.rows import Answer
 from anywire_experiment.load.spec import ClientPlane
 from anywire_experiment.load.target import Question, Target
-from anywire_experiment.traffic import CANCELLED
+from anywire_experiment.plan.traffic import CANCELLED
 
 _usage = msgspec.json.Decoder(Usage)
 

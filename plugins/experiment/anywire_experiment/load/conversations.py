@@ -13,8 +13,8 @@ from anywire_experiment.load.rows import Answer
 from anywire_experiment.load.sessions import Session
 from anywire_experiment.load.target import Question
 from anywire_experiment.load.timer import PreciseTimer
-from anywire_experiment.trace_formats import Arrival
-from anywire_experiment.traffic import CANCELLED, NOT_ASKED
+from anywire_experiment.plan.trace_formats import Arrival
+from anywire_experiment.plan.traffic import CANCELLED, NOT_ASKED
 
 Messages = list[dict[str, Any]]
 

@@ -5,32 +5,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import random
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from anywire_experiment.exercises.exercise import Exercise
-from anywire_experiment.exercises.files import in_turn, read_exercises
-from anywire_experiment.exercises.generated import generated
 from anywire_experiment.load.arrivals import arrivals
 from anywire_experiment.load.conversations import Conversations
-from anywire_experiment.load.prompts import PromptMaker
+from anywire_experiment.load.questions import Questions
 from anywire_experiment.load.rows import Answer, Asked, Phase, Rows
 from anywire_experiment.load.searching import Searching
 from anywire_experiment.load.sessions import sessions
-from anywire_experiment.load.shapes import Shapes
-from anywire_experiment.load.target import Question, Target, chat
+from anywire_experiment.load.target import Question, Target
 from anywire_experiment.load.timer import PreciseTimer
-from anywire_experiment.saturation import Search
-from anywire_experiment.trace_formats import Arrival
-from anywire_experiment.traffic import CANCELLED, NOT_ASKED
-from anywire_experiment.workload import Closed, Poisson, Trace, Workload
+from anywire_experiment.plan.saturation import Search
+from anywire_experiment.plan.trace_formats import Arrival
+from anywire_experiment.plan.traffic import CANCELLED, NOT_ASKED
+from anywire_experiment.plan.workload import Closed, Poisson, Trace, Workload
 
 MAX_UNDER_WAY = 10_000
 """Requests of an open loop that may be under way at once; one more fails as ``generator_full``, unsent."""
@@ -45,9 +40,6 @@ class Done(NamedTuple):
     ended_ns: int
     requests: int
     failed: int
-
-
-Drawn = TypeVar("Drawn")
 
 
 class Generator:
@@ -106,17 +98,6 @@ class Generator:
         going = _Round(self, self._name, "measured", self._rng(1), self._rows.add, lambda: False)
         return await going.run(self.workload.requests or math.inf, self.workload.seconds or math.inf, began)
 
-    def exercises(self, rng: np.random.Generator) -> Iterator[Exercise] | None:
-        """Those of the workload, in an order drawn with ``rng``; None when its prompts are no exercises. Raises
-        `ConfigError` for a file that cannot be read."""
-        chosen = self.workload.exercises
-        if chosen is None:
-            return None
-        seed = int(rng.integers(2**63))
-        if chosen.file is None:
-            return generated(chosen.kinds, seed)
-        return in_turn(read_exercises(self.folder / chosen.file), seed)
-
     def _rng(self, phase: int) -> np.random.Generator:
         return np.random.default_rng([*self._seeds, phase])
 
@@ -143,17 +124,16 @@ class _Round:
     ) -> None:
         self._generator, self._workload = generator, generator.workload
         self._name, self._phase, self._rng, self._keep, self._enough = name, phase, rng, keep, enough
-        process = self._workload.arrivals
-        self._prompts = PromptMaker(
-            self._workload.prompts,
-            int(rng.integers(2**63)),
-            generator.seed,
-            in_turn=phase == "warm_up",
-            block_tokens=process.block_tokens if isinstance(process, Trace) else 512,
+        self._questions = Questions(
+            name,
+            self._workload,
+            phase,
+            rng,
+            seed=generator.seed,
+            model=generator.model,
+            request=generator.request,
+            folder=generator.folder,
         )
-        self._exercises = generator.exercises(rng)
-        self._shapes = Shapes(self._workload, generator.folder)
-        self._shape_rng = random.Random(f"{generator.seed}/{name}/{phase}/shapes")
         self._requests = self._failed = 0
         self._limit = 0.0
         self._searching: Searching | None = None
@@ -179,7 +159,7 @@ class _Round:
         until_ns = start_ns + seconds * 1e9
         began(start_ns)
         if found is not None:
-            going = Conversations(self, found, self._prompts, start_ns, until_ns)
+            going = Conversations(self, found, self._questions.prompts, start_ns, until_ns)
             if isinstance(process, Closed):
                 await going.in_turn([workload.tenant_of(number) for number in range(process.clients)])
             else:
@@ -267,38 +247,4 @@ class _Round:
         session: int | None = None,
         turn: int | None = None,
     ) -> Question:
-        workload, request = self._workload, self._generator.request
-        model = arrival.model if arrival.model and "model" not in request else self._generator.model
-        if messages is None and self._shapes.draws:
-            arrival = self._shapes.of(arrival, self._shape_rng)
-        exercise = next(self._exercises) if self._exercises is not None else None
-        if exercise is not None:
-            messages = [{"role": "user", "content": exercise.prompt}]
-        elif messages is None:
-            messages = self._prompts.messages(arrival.input_tokens, arrival.prefix, arrival.blocks)
-        stream = workload.stream if arrival.stream is None else arrival.stream
-        length = arrival.output_tokens or workload.max_tokens
-        return Question(
-            model,
-            chat(model, messages, workload, length, request, stream),
-            stream,
-            _drawn(workload.priorities, self._rng, 0) if arrival.priority is None else arrival.priority,
-            workload.timeout,
-            sum(len(each["content"]) for each in messages),
-            arrival.tenant or _drawn(workload.tenants, self._rng, ""),
-            arrival.deadline_s or _drawn(workload.deadlines, self._rng, 0.0),
-            exercise,
-            arrival.cancel_s,
-            arrival.cancel_tokens if stream else 0,
-            session,
-            turn,
-            f"{self._name}-{self._phase}-{session}" if session is not None else "",
-        )
-
-
-def _drawn(shares: dict[Drawn, float], rng: np.random.Generator, otherwise: Drawn) -> Drawn:
-    """One of the keys of ``shares``, each as often as its value says."""
-    if not shares:
-        return otherwise
-    weights = np.array(list(shares.values()))
-    return list(shares)[int(rng.choice(len(shares), p=weights / weights.sum()))]
+        return self._questions.of(arrival, messages, session, turn)

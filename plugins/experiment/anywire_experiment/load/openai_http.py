@@ -14,44 +14,10 @@ import httptools
 import msgspec
 
 from anywire.errors import AgentUnavailable
+from anywire_experiment.load.openai_bodies import counted, error_code, event_of, models_of, read_whole
 from anywire_experiment.load.rows import Answer
 from anywire_experiment.load.target import Question, Target
-from anywire_experiment.traffic import CANCELLED, LONGEST_ANSWER
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta = msgspec.field(default_factory=_Delta)
-    message: _Delta = msgspec.field(default_factory=_Delta)
-    finish_reason: Any = None
-
-
-class Usage(msgspec.Struct):
-    """What an answer says of its length, -1 when it does not."""
-
-    completion_tokens: int = -1
-
-
-class _Event(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: Usage | None = None
-    error: dict[str, Any] | None = None
-
-
-class _Model(msgspec.Struct):
-    id: str
-    agents: Any = 1
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model]
-
-
-_event = msgspec.json.Decoder(_Event)
-_models = msgspec.json.Decoder(_Models)
+from anywire_experiment.plan.traffic import CANCELLED
 
 
 class HttpTarget(Target):
@@ -73,7 +39,7 @@ class HttpTarget(Target):
         if answer.status != 200:
             raise AgentUnavailable(f"the gateway does not tell its models: {answer.outcome} {bytes(body[:200])!r}")
         try:
-            models = _models.decode(body).data
+            models = models_of(body).data
         except (msgspec.DecodeError, RecursionError) as error:
             raise AgentUnavailable(f"the gateway does not tell its models: {error}: {bytes(body[:200])!r}") from error
         if not models:
@@ -97,7 +63,7 @@ class HttpTarget(Target):
         head = self._head("POST", "/chat/completions", extra)
         answer, body = await self._exchange(head + question.body, question)
         if answer.outcome == "ok" and not question.stream:
-            _read_whole(answer, body)
+            read_whole(answer, body)
         return answer
 
     async def close(self) -> None:
@@ -152,7 +118,7 @@ class HttpTarget(Target):
             task.add_done_callback(self._connecting.discard)
         answer.first_ns = answer.first_ns or answer.done_ns
         if answer.outcome == "ok" and answer.status != 200:
-            answer.outcome = _code(body) or f"http_{answer.status}"
+            answer.outcome = error_code(body) or f"http_{answer.status}"
         return answer, body
 
 
@@ -263,7 +229,7 @@ class _Connection(asyncio.Protocol):
         if not data or data == b"[DONE]":
             return
         try:
-            said = _event.decode(data)
+            said = event_of(data)
         except msgspec.DecodeError:
             answer.outcome = "bad_event"
             return
@@ -271,7 +237,7 @@ class _Connection(asyncio.Protocol):
             answer.outcome = str(said.error.get("code") or said.error.get("type") or "error")
             answer.origin = str(said.error.get("origin") or "")
         if said.usage is not None:
-            answer.tokens = _counted(said.usage)
+            answer.tokens = counted(said.usage)
         for choice in said.choices:
             self._is_whole |= choice.finish_reason is not None
             if choice.delta.content:
@@ -280,26 +246,3 @@ class _Connection(asyncio.Protocol):
                 self._texts.append(choice.delta.content)
         if 0 < self._pieces <= len(answer.piece_ns):
             self._end(_GivenUp())
-
-
-def _read_whole(answer: Answer, body: bytes) -> None:
-    try:
-        said = _event.decode(body)
-    except msgspec.DecodeError:
-        answer.outcome = "bad_json"
-        return
-    answer.text = "".join(choice.message.content or "" for choice in said.choices)
-    answer.tokens = _counted(said.usage)
-
-
-def _counted(usage: Usage | None) -> int:
-    """The tokens of an answer, -1 where nothing that can be was said."""
-    return usage.completion_tokens if usage is not None and 0 <= usage.completion_tokens <= LONGEST_ANSWER else -1
-
-
-def _code(body: bytes) -> str:
-    try:
-        error = _event.decode(body).error or {}
-    except msgspec.DecodeError:
-        return ""
-    return str(error.get("code") or error.get("type") or "")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from anywire.builtin.synthetic import WORDS
-from anywire_experiment.workload import Prompts
+from anywire_experiment.plan.workload import Prompts
 
 MOST_KEPT_BLOCKS = 8192
 """Texts of blocks that are kept; an older one is made again when it is needed."""

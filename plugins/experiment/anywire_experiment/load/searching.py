@@ -11,9 +11,9 @@ import numpy as np
 
 from anywire_experiment.load.arrivals import arrivals
 from anywire_experiment.load.rows import Answer
-from anywire_experiment.saturation import Search, Step, next_rate
-from anywire_experiment.trace_formats import Arrival
-from anywire_experiment.workload import Poisson
+from anywire_experiment.plan.saturation import Search, Step, next_rate
+from anywire_experiment.plan.trace_formats import Arrival
+from anywire_experiment.plan.workload import Poisson
 
 
 class Stepping(Protocol):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anywire_experiment.load.shapes import Shapes
-from anywire_experiment.trace_formats import Arrival
-from anywire_experiment.traffic import LONGEST_PROMPT, MOST_TURNS, Conversation, count_of, pause_of
-from anywire_experiment.workload import Trace, Workload
+from anywire_experiment.plan.trace_formats import Arrival
+from anywire_experiment.plan.traffic import LONGEST_PROMPT, MOST_TURNS, Conversation, count_of, pause_of
+from anywire_experiment.plan.workload import Trace, Workload
 
 
 class Turn(NamedTuple):

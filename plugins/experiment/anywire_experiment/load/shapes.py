@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from anywire_experiment.trace_formats import Arrival, read_trace
-from anywire_experiment.traffic import LONGEST_ANSWER, LONGEST_PAUSE, LONGEST_PROMPT, count_of
-from anywire_experiment.workload import Workload
+from anywire_experiment.plan.trace_formats import Arrival
+from anywire_experiment.plan.traces import read_trace
+from anywire_experiment.plan.traffic import LONGEST_ANSWER, LONGEST_PAUSE, LONGEST_PROMPT, count_of
+from anywire_experiment.plan.workload import Workload
 
 Drawn = TypeVar("Drawn")
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import pydantic
 
-from anywire_experiment.workload import Workload
+from anywire_experiment.plan.workload import Workload
 
 SIGN_OF_LIFE = 5.0
 

@@ -10,8 +10,8 @@ import msgspec
 
 from anywire_experiment.exercises.exercise import Exercise
 from anywire_experiment.load.rows import Answer
-from anywire_experiment.traffic import CANCELLED
-from anywire_experiment.workload import Workload
+from anywire_experiment.plan.traffic import CANCELLED
+from anywire_experiment.plan.workload import Workload
 
 
 class Question(msgspec.Struct):

@@ -11,7 +11,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from anywire_experiment import timerfd
+from anywire_experiment.load import timerfd
 
 
 class PreciseTimer:

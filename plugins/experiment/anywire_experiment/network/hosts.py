@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from anywire.errors import ConfigError
-from anywire_experiment.plan import Network
+from anywire_experiment.plan.network import Network
 
 Kind = Literal["netem", "userspace"]
 _PATIENCE = 10.0

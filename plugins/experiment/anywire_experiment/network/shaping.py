@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from anywire_experiment.plan import Network
+from anywire_experiment.plan.network import Network
 
 QUEUE_NS = 200_000_000
 """How much traffic waits before a narrow link: as much as it carries in 0.2 s; what comes on top is lost."""

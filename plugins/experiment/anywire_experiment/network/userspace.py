@@ -16,9 +16,9 @@ import sys
 import time
 from collections import deque
 
-from anywire_experiment import timerfd
+from anywire_experiment.load import timerfd
 from anywire_experiment.network.shaping import Direction
-from anywire_experiment.plan import Network
+from anywire_experiment.plan.network import Network
 
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 FRAME = 65_536

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from anywire.events import TaskEnded
 from anywire.stages import STAGES
+from anywire_experiment.plan.traffic import CANCELLED, NOT_ASKED
 from anywire_experiment.record.energy import CellEnergy
 from anywire_experiment.record.precision import measurable
 from anywire_experiment.record.samples import LOADED, SAMPLES, STAGE_FIELDS
-from anywire_experiment.traffic import CANCELLED, NOT_ASKED
 
 CELL = "cell.json"
 SAMPLES_FILE = "samples.parquet"

@@ -23,7 +23,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anywire_experiment.record.columns import Form, packed, unpacked
+from anywire_experiment.record.column_form import Form
+from anywire_experiment.record.columns import packed, unpacked
 from anywire_experiment.record.content import read_table, table_hash
 from anywire_experiment.record.manifest import (
     CHANGED,

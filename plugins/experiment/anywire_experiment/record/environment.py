@@ -20,7 +20,7 @@ from anywire.identity import boot_id
 from anywire.protocol import PROTOCOL
 from anywire_experiment.record import provenance
 from anywire_experiment.record.checkout import checkout_of
-from anywire_experiment.record.masking import redacted as redacted
+from anywire_experiment.record.masking import redacted
 from anywire_experiment.record.sources import Source
 
 _SYSCTLS = (

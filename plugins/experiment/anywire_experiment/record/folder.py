@@ -13,15 +13,16 @@ from typing import Any, Self
 import msgspec
 
 from anywire.this_system import O_CLOEXEC, lock_file
-from anywire_experiment.plan import Plan, load_plan
-from anywire_experiment.plan_files import plugin_files
+from anywire_experiment.plan.files import plugin_files
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.reading import load_plan
+from anywire_experiment.plan.workload import Trace
 from anywire_experiment.record import manifest
 from anywire_experiment.record.cells import Cell, read_cell
 from anywire_experiment.record.environment import Environment
 from anywire_experiment.record.manifest import MANIFEST
 from anywire_experiment.record.masking import hidden, masked, without_secrets
 from anywire_experiment.record.storage import RecordError, pretty, sync, write_whole
-from anywire_experiment.workload import Trace
 
 PLAN, GIVEN, ENVIRONMENT = "plan.json", "plan.yaml", "environment.json"
 _PARTIAL = ".partial"

@@ -15,7 +15,7 @@ from anywire import secrecy
 from anywire.config import MASK
 from anywire.roles.assembly import masked
 
-__all__ = ["hidden", "masked", "redacted", "without_secrets"]
+__all__ = ["hidden", "masked", "redact_logs", "redacted", "without_secrets"]
 
 
 def redacted(text: str) -> str:
@@ -27,6 +27,14 @@ def redacted(text: str) -> str:
     text = re.sub(r"/(home|Users)/[^/\s:\"']+", "~", text)
     host = socket.gethostname()
     return re.sub(rf"\b{re.escape(host)}\b", "HOST", text) if host not in ("", "localhost") else text
+
+
+def redact_logs(folder: Path) -> None:
+    """Every file of ``folder`` anew, `redacted`."""
+    for log in folder.iterdir():
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if (clean := redacted(text)) != text:
+            log.write_text(clean, encoding="utf-8")
 
 
 def hidden(path: str, tree: Any) -> Iterator[str]:

@@ -12,7 +12,7 @@ UNIT_NS = 1000
 """Of every time, so that what came first still does."""
 PIECE_UNIT_NS = 10_000
 """Of a stream's pieces, from its first one on: a fifth of what makes two moments of them
-(`anywire_experiment.analysis.measured.MOMENT_NS`)."""
+(`anywire_experiment.analysis.stream_arrivals.MOMENT_NS`)."""
 
 
 def measurable(samples: pa.Table) -> pa.Table:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anywire.errors import ConfigError
-from anywire_experiment.programs import Program
+from anywire_experiment.plan.programs import Program
 
 _LARGEST = 256 * 1024 * 1024
 """Bytes of a program that are hashed."""

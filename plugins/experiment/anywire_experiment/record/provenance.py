@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import anywire
-from anywire_experiment.arms import Arm
+from anywire_experiment.plan.arms import Arm
 from anywire_experiment.record.checkout import changes_of, checkout_of
 from anywire_experiment.record.masking import redacted
 from anywire_experiment.record.sources import Code, Source, code_of, files_of, source_of, wheel_of

@@ -17,11 +17,11 @@ import msgspec
 from anywire.config import Config
 from anywire.plugins import PluginKind, Plugins
 from anywire.roles import assembly
-from anywire_experiment.arms import Arm, config_of
-from anywire_experiment.programs import Program
+from anywire_experiment.plan.arms import Arm, config_of
+from anywire_experiment.plan.programs import Program
+from anywire_experiment.plan.systems import SYSTEM, programs_of
 from anywire_experiment.record.checkout import checkout_of
 from anywire_experiment.record.programs import program_found
-from anywire_experiment.systems import SYSTEM, programs_of
 
 _LARGEST = 64 * 1024 * 1024
 """Bytes of sources that are hashed; a package with more is told by its version alone."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from anywire_experiment.analysis.arm_figures import ArmFigures
 from anywire_experiment.analysis.design_figures import InteractionFigures, PlaceFigures
 from anywire_experiment.analysis.interactions import DIFFERS, SAME
-from anywire_experiment.analysis.results import ArmFigures, Results
+from anywire_experiment.analysis.results import Results
 from anywire_experiment.analysis.steadiness import BY_CHANCE, FEWEST_FOR_STEP, FIRST, LAST
 from anywire_experiment.analysis.wording import meaning_of, percent
 from anywire_experiment.report.numbers import NONE, number, p_value, percent_change

@@ -10,12 +10,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from anywire_experiment.analysis.arm_figures import ArmFigures
 from anywire_experiment.analysis.blocks import PACED
 from anywire_experiment.analysis.metrics import MEANINGS
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.results import ArmFigures, Results
+from anywire_experiment.analysis.results import Results
 from anywire_experiment.analysis.sample_rows import Floats
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.report.drawing import Look, Picture, brief_names, drawn, legend, looks, svg, value_axis
 from anywire_experiment.report.numbers import valued
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anywire_experiment.analysis.results import ArmFigures
+from anywire_experiment.analysis.arm_figures import ArmFigures
 from anywire_experiment.report.numbers import NONE, number
 from anywire_experiment.report.tables import Table
 

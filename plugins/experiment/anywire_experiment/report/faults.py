@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anywire_experiment.analysis.results import ArmFigures, FaultFigures, Results, Valued
+from anywire_experiment.analysis.arm_figures import ArmFigures, FaultFigures, Valued
+from anywire_experiment.analysis.results import Results
 from anywire_experiment.analysis.survival import TOLD_S, WaitingCurve
 from anywire_experiment.report.drawing import Picture, brief_names, drawn, legend, looks, svg
 from anywire_experiment.report.numbers import NONE, number, valued

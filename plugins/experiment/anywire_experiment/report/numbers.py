@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from anywire_experiment.analysis.results import Valued
+from anywire_experiment.analysis.arm_figures import Valued
 from anywire_experiment.analysis.wording import MINUS
 from anywire_experiment.statistics import Estimate
 

@@ -7,7 +7,7 @@ import math
 from anywire_experiment.analysis.headline import main_metrics
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results
-from anywire_experiment.plan import OF_REQUESTS, Metric
+from anywire_experiment.plan.metric import OF_REQUESTS, Metric
 from anywire_experiment.report import distributions, faults, intervals, run_order, timing
 from anywire_experiment.report.drawing import MOST_ARMS, Picture
 from anywire_experiment.report.quality_plot import against_cost

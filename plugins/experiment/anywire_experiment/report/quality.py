@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from anywire_experiment.analysis.results import ArmFigures, Results
+from anywire_experiment.analysis.arm_figures import ArmFigures
+from anywire_experiment.analysis.results import Results
 from anywire_experiment.report.numbers import NONE, number, valued
 from anywire_experiment.report.tables import Table
 

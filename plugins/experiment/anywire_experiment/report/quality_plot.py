@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from anywire_experiment.analysis.results import QualityFigures, Results
+from anywire_experiment.analysis.arm_figures import QualityFigures
+from anywire_experiment.analysis.results import Results
 from anywire_experiment.report.drawing import Picture, brief_names, drawn, looks, svg, value_axis
 from anywire_experiment.report.numbers import number, valued
 

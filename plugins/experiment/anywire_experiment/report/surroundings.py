@@ -11,13 +11,13 @@ import msgspec
 from anywire_experiment.analysis.cautions import sessions_of
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.wording import percent
+from anywire_experiment.plan.saturation import Search
+from anywire_experiment.plan.workload import Bursts, Closed, Exercises, Poisson, Trace, Workload
 from anywire_experiment.record.environment import Environment
 from anywire_experiment.record.storage import RecordError
 from anywire_experiment.report import traffic
 from anywire_experiment.report.numbers import size
 from anywire_experiment.report.tables import Table
-from anywire_experiment.saturation import Search
-from anywire_experiment.workload import Bursts, Closed, Exercises, Poisson, Trace, Workload
 
 TWO = frozenset({1})
 

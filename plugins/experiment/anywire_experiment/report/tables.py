@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from anywire_experiment.analysis.arm_figures import ArmFigures, Valued
 from anywire_experiment.analysis.metrics import SHARES
 from anywire_experiment.analysis.resources import SYSTEM
-from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, Results, Valued
+from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.wording import meaning_of, metric_of, percent
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan.metric import Metric
 from anywire_experiment.report.numbers import NO_INTERVAL, NONE, interval, number, p_value, percent_change, size, valued
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, Estimate
 

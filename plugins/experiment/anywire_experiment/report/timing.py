@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
+from anywire_experiment.analysis.arm_figures import ArmFigures
 from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.results import ArmFigures, Results
+from anywire_experiment.analysis.results import Results
 from anywire_experiment.analysis.sample_rows import Floats, column
 from anywire_experiment.report.drawing import INK, PAPER, Look, Picture, brief_names, drawn, looks, svg, value_axis
 from anywire_experiment.report.numbers import number

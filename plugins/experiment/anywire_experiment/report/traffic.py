@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from anywire.builtin.distribution import Distribution
-from anywire_experiment.analysis.results import ArmFigures
+from anywire_experiment.analysis.arm_figures import ArmFigures
 from anywire_experiment.analysis.wording import percent
+from anywire_experiment.plan.traffic import Conversation, GivingUp, Sizes
+from anywire_experiment.plan.workload import Workload
 from anywire_experiment.report.numbers import valued
 from anywire_experiment.report.tables import Table
-from anywire_experiment.traffic import Conversation, GivingUp, Sizes
-from anywire_experiment.workload import Workload
 
 
 def table(arms: list[ArmFigures]) -> Table:

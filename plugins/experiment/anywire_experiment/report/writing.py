@@ -7,8 +7,9 @@ import io
 import re
 from collections.abc import Iterator
 
+from anywire_experiment.analysis.arm_figures import Valued
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.results import Results, Valued
+from anywire_experiment.analysis.results import Results
 from anywire_experiment.analysis.wording import meaning_of
 from anywire_experiment.record.manifest import fingerprint
 from anywire_experiment.report import latex_tables, sections, surroundings, tables

@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from anywire.errors import ConfigError
-from anywire_experiment.arms import Arm, arms_of
-from anywire_experiment.plan import Plan
-from anywire_experiment.plan_levels import Level
+from anywire_experiment.plan.arms import Arm, arms_of
+from anywire_experiment.plan.levels import Level
+from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.systems import SYSTEM, programs_of
 from anywire_experiment.record.programs import missing
 from anywire_experiment.run.revision import built
-from anywire_experiment.systems import SYSTEM, programs_of
 
 
 class Told(Protocol):

@@ -17,15 +17,15 @@ import pyarrow as pa
 
 from anywire.errors import AnywireError
 from anywire.identity import boot_id
-from anywire_experiment.arms import Arm, load_seed
 from anywire_experiment.energy.meter import Meter
 from anywire_experiment.load.spec import SIGN_OF_LIFE, LoadSpec
 from anywire_experiment.network import Hosts, link, validated
-from anywire_experiment.orders import workload_order
-from anywire_experiment.plan import Plan
-from anywire_experiment.plan_faults import has_faults
+from anywire_experiment.plan.arms import Arm, load_seed
+from anywire_experiment.plan.faults import has_faults
+from anywire_experiment.plan.orders import workload_order
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record.cells import LOAD, SAMPLES_FILE, Cell, Event, WorkloadRun, join_samples, write_cell
-from anywire_experiment.record.environment import redacted
+from anywire_experiment.record.masking import redact_logs, redacted
 from anywire_experiment.run import recorder
 from anywire_experiment.run.cores import placement
 from anywire_experiment.run.faults import CellFaults
@@ -299,13 +299,6 @@ class CellRun:
             request=dict(self._arm.request),
             headers=dict(system.headers),
         )
-
-
-def redact_logs(folder: Path) -> None:
-    for log in folder.iterdir():
-        text = log.read_text(encoding="utf-8", errors="replace")
-        if (clean := redacted(text)) != text:
-            log.write_text(clean, encoding="utf-8")
 
 
 def _load_average() -> list[float]:

@@ -6,7 +6,7 @@ import os
 import sys
 
 from anywire.errors import ConfigError
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.plan import Plan
 
 
 def placement(plan: Plan) -> dict[str, list[int]]:

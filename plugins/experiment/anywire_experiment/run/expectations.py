@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from anywire.builtin.synthetic import SyntheticEngine
-from anywire_experiment.arms import Arm, config_of
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import Arm, config_of
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.run.outside import outside
 from anywire_experiment.statistics import FEWEST_BLOCKS, FEWEST_FOR_INTERVAL
 

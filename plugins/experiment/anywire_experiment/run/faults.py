@@ -9,9 +9,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from anywire.errors import ConfigError
-from anywire_experiment.arms import Arm, config_of
-from anywire_experiment.faults.in_plans import catalogued
 from anywire_experiment.network import Hosts
+from anywire_experiment.plan.arms import Arm, config_of
+from anywire_experiment.plan.fault_kinds import catalogued
+from anywire_experiment.plan.workload import Fault
 from anywire_experiment.record.cells import Event, What
 from anywire_experiment.run import recorder
 from anywire_experiment.run.injection import Injection, why_not
@@ -19,7 +20,6 @@ from anywire_experiment.run.managed import CellFailed, Died, Managed
 from anywire_experiment.run.stand_ins import StandIns
 from anywire_experiment.run.subject import Subject
 from anywire_experiment.run.system import System
-from anywire_experiment.workload import Fault
 
 OF_ALL = (
     *("hub-paused", "disk-full", "partition", "partition-one-way-to-hub", "partition-one-way-to-agent"),

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from anywire.errors import AnywireError
-from anywire_experiment.arms import Arm
 from anywire_experiment.load.openai_http import HttpTarget
 from anywire_experiment.load.target import Question, chat
-from anywire_experiment.programs import filled
+from anywire_experiment.plan.arms import Arm
+from anywire_experiment.plan.programs import filled
+from anywire_experiment.plan.systems import SYSTEM, ForeignSystem
+from anywire_experiment.plan.workload import Workload
 from anywire_experiment.run.managed import Died, Managed
 from anywire_experiment.run.program import ProgramProcess
 from anywire_experiment.run.readiness import tries
 from anywire_experiment.run.subject import Subject
-from anywire_experiment.systems import SYSTEM, ForeignSystem
-from anywire_experiment.workload import Workload
 
 _TRY = 30.0
 """Seconds that one try of a first request may take."""

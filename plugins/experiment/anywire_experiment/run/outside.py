@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from anywire.roles import assembly
-from anywire_experiment.arms import Arm, config_of
-from anywire_experiment.programs import ports_named
+from anywire_experiment.plan.arms import Arm, config_of
+from anywire_experiment.plan.programs import ports_named
 
 _ENDING = "what it costs is not counted, and it is not started afresh: name it in `companions`"
 

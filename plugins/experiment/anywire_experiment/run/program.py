@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import msgspec
 import psutil
 
-from anywire_experiment.companions import Companion
-from anywire_experiment.programs import Program, ReadyAt
-from anywire_experiment.record.environment import redacted
+from anywire_experiment.plan.companions import Companion
+from anywire_experiment.plan.programs import Program, ReadyAt
+from anywire_experiment.record.masking import redacted
 from anywire_experiment.run.launch import PROGRAM
 from anywire_experiment.run.managed import Died, Managed
 from anywire_experiment.run.readiness import answers

@@ -31,12 +31,12 @@ from anywire.config import Config
 from anywire.errors import ConfigError
 from anywire.roles import assembly
 from anywire.this_system import lock_file
-from anywire_experiment.arms import Arm, Build, config_of
-from anywire_experiment.programs import addressed
-from anywire_experiment.record.environment import redacted
+from anywire_experiment.plan.arms import Arm, Build, config_of
+from anywire_experiment.plan.programs import addressed
+from anywire_experiment.plan.systems import AnywireSystem
+from anywire_experiment.record.masking import redacted
 from anywire_experiment.record.sources import plugins_named
 from anywire_experiment.run import launch
-from anywire_experiment.systems import AnywireSystem
 
 VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """By which this installation would get into another one's processes."""

@@ -12,10 +12,10 @@ from typing import NamedTuple, Protocol
 
 from anywire.errors import ConfigError
 from anywire.this_system import needs_posix
-from anywire_experiment.arms import Arm, arm_order
 from anywire_experiment.energy.meter import Meter, kept_reading, meter_of
 from anywire_experiment.network import unavailable
-from anywire_experiment.plan import Plan
+from anywire_experiment.plan.arms import Arm, arm_order
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record import provenance
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.record.environment import Environment, differences, environment

@@ -9,7 +9,7 @@ from typing import ClassVar
 import msgspec
 
 from anywire.config import replaced
-from anywire_experiment.faults.in_plans import StandInServers
+from anywire_experiment.plan.fault_kinds import StandInServers
 from anywire_experiment.run.managed import Died, Managed
 from anywire_experiment.run.system import System
 

@@ -10,14 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from anywire.events import TaskEnded
-from anywire_experiment.arms import Arm
 from anywire_experiment.load.spec import ClientPlane
 from anywire_experiment.network import Hosts
-from anywire_experiment.programs import ports_named
+from anywire_experiment.plan.arms import Arm
+from anywire_experiment.plan.programs import ports_named
+from anywire_experiment.plan.systems import SYSTEM, programs_of
 from anywire_experiment.run.managed import Died, Managed
 from anywire_experiment.run.program import CompanionProcess
 from anywire_experiment.run.recorder import Change
-from anywire_experiment.systems import SYSTEM, programs_of
 
 LOOPBACK = "127.0.0.1"
 _PORTS = range(20_000, 32_000)

@@ -18,9 +18,9 @@ from anywire.config import Config, replaced
 from anywire.events import TaskEnded
 from anywire.plugins import Plugins
 from anywire.roles import assembly
-from anywire_experiment.arms import LAUNCHER, Arm, config_of, starts_its_agents
 from anywire_experiment.load.spec import ClientPlane
 from anywire_experiment.network import Host, Hosts
+from anywire_experiment.plan.arms import LAUNCHER, Arm, config_of, starts_its_agents
 from anywire_experiment.record.masking import masked
 from anywire_experiment.run import recorder
 from anywire_experiment.run.managed import CellFailed, Died, Managed

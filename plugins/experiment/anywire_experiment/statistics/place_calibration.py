@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anywire_experiment.balance import balanced_order
+from anywire_experiment.plan.balance import balanced_order
 from anywire_experiment.statistics.median import median_over_blocks
 from anywire_experiment.statistics.place import FOUND, Integers, Layout, drawn_apart
 from anywire_experiment.statistics.samples import Floats
