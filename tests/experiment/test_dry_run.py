@@ -226,9 +226,7 @@ def test_shares_of_a_pilot_are_told_by_its_spread(tmp_path: Path) -> None:
         "workloads": {"right": {"exercises": {}, "requests": 40}},
         "metrics": ["quality", "failures"],
     }
-    folder = fabricate(tmp_path / "pilot", plan_of(blocks=6, **members))
-    report.write(folder)
-    seal(folder)
+    folder = finished(fabricate(tmp_path / "pilot", plan_of(blocks=6, **members)))
     done = run(written(tmp_path, **members), "--dry-run", "--from", folder)
     assert done.exit_code == 0, done.output
     assert "with a margin of 10 % (of shares 5 points) and 1 comparison judged together:" in done.output

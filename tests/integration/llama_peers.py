@@ -3,8 +3,8 @@
 ``client DOMAIN [PAUSE]`` writes the requests that come as JSON lines on stdin, and prints every response it takes. With
 PAUSE it looks into its reader every so many seconds only. At the line ``"found"`` it waits for a server.
 
-``server DOMAIN ID MODEL SLOTS [INTERVAL [PAUSE]]`` does what the last message says: ``say TEXT``, ``count N SECONDS`` (N
-numbers with a pause between), ``cut TEXT`` (finish reason length), ``fail TEXT`` (finish reason error), ``hang``,
+``server DOMAIN ID MODEL SLOTS [INTERVAL [PAUSE]]`` does what the last message says: ``say TEXT``, ``count N SECONDS``
+(N numbers with a pause between), ``cut TEXT`` (finish reason length), ``fail TEXT`` (finish reason error), ``hang``,
 ``mute TEXT`` (no status from now on), ``bytes HEX HEX`` (a response for each). With INTERVAL it tells its status every
 so many seconds, the first after the first of them, as existing servers do; 0 is often, and at once. With PAUSE it
 looks into its reader every so many seconds only.
