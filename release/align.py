@@ -1,7 +1,8 @@
 """Keeps what all distributions share the same everywhere: version, pins between them, metadata, licence, extras.
 
 The one place of each is the ``pyproject.toml`` of the root; this writes it into the others, the version also into
-``CITATION.cff``, and into the root the extras that follow from which distributions there are.
+``CITATION.cff``, with the date of its release by the changelog, and into the root the extras that follow from which
+distributions there are.
 
 python release/align.py                  write
 python release/align.py --version 0.2.0  write, with another version
@@ -54,9 +55,23 @@ def aligned(root: Path = ROOT, version: str = "") -> dict[Path, str]:
         wanted[each.folder / "LICENSE"] = licence
     citation = root / "CITATION.cff"
     if citation.is_file():
-        text = citation.read_text(encoding="utf-8")
-        wanted[citation] = re.sub(r"^version: .*$", f"version: {version}", text, flags=re.MULTILINE)
+        wanted[citation] = cited(citation.read_text(encoding="utf-8"), version, _released(root, version))
     return wanted
+
+
+def _released(root: Path, version: str) -> str:
+    """The date of the release by the changelog; empty for none yet."""
+    changelog = root / "CHANGELOG.md"
+    text = changelog.read_text(encoding="utf-8") if changelog.is_file() else ""
+    found = re.search(rf"^## \[{re.escape(version)}\] - (\d{{4}}-\d\d-\d\d)$", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def cited(text: str, version: str, released: str) -> str:
+    """A citation file of a version, with the date of its release where there was one."""
+    text = re.sub(r"^date-released: .*\n", "", text, flags=re.MULTILINE)
+    dated = f"version: {version}\n" + (f"date-released: {released}\n" if released else "")
+    return re.sub(r"^version: .*\n", dated, text, flags=re.MULTILINE)
 
 
 def _with_values(distribution: Distribution, values: dict[str, Any]) -> str:

@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.experiment.fabricated import Truth, fabricate, finished, plan_of
+from typer.testing import CliRunner
 
+from anywire.errors import ConfigError
 from anywire_experiment import outcome
+from anywire_experiment.cli import app
 from anywire_experiment.record.manifest import FORMAT, MANIFEST, seal
 from anywire_experiment.record.storage import RecordError
 
@@ -91,3 +94,21 @@ def test_a_record_of_an_older_format_is_computed_anew(records: tuple[Path, Path]
     edited(records[0])
     with pytest.raises(RecordError, match="changed since it was sealed"):
         outcome.compared(*records)
+
+
+def test_a_record_beside_itself_is_told_as_that_and_not_compared(records: tuple[Path, Path], tmp_path: Path) -> None:
+    sealed = records[0]
+    copy = shutil.copytree(sealed, tmp_path / "copy")
+    for other in (sealed, copy):
+        done = CliRunner().invoke(app, ["compare", str(sealed), str(other), "--fail-if", "slower > 5 %"])
+        assert done.exit_code == 2
+        said = " ".join(done.output.replace("│", " ").split())
+        assert "are the same record, SHA-256 of the manifest" in said
+        assert "nothing is compared; give two records" in said
+        assert "of different times" not in said
+    edited(copy)
+    with pytest.raises(RecordError, match="changed since it was sealed"):
+        outcome.compared(sealed, copy)
+    (sealed / MANIFEST).unlink()
+    with pytest.raises(ConfigError, match="are the same record, the same folder: nothing is compared"):
+        outcome.compared(sealed, sealed)

@@ -11,7 +11,7 @@ from tests.experiment.fabricated import SECOND, fabricate, finished, plan_of
 from typer.testing import CliRunner, Result
 
 from anywire_experiment.cli import app
-from anywire_experiment.dry_run.chances import chances, pairs
+from anywire_experiment.dry_run.chances import chances, compared, pairs
 from anywire_experiment.dry_run.duration import AROUND, duration
 from anywire_experiment.dry_run.forecast import forecast
 from anywire_experiment.outcome.checked_record import checked
@@ -175,3 +175,85 @@ def test_without_dry_run_the_plan_is_printed_whole_and_is_a_plan(tmp_path: Path)
     assert "my-secret" not in done.output
     made = Plan.model_validate(yaml.safe_load(done.output))
     assert (made.blocks, made.margin) == (7, 0.10)
+
+
+SEARCH = {"arrivals": {"kind": "search", "low": 20, "high": 640, "seconds": 3, "precision": 0.1}}
+
+
+def test_the_steps_of_a_search_tell_how_long_it_takes(tmp_path: Path) -> None:
+    made = plan(blocks=1, factors={}, workloads={"rate": SEARCH | {"warm_up": {"requests": 0, "limit": 0}}})
+    found = duration(made, arms_of(made))
+    assert found.unknown == ()
+    # From 20 to 640 there are five doublings; between two of them three halvings leave less than 10 %.
+    assert found.least - AROUND[0] == 3 * (1 + 1 + 3)
+    assert found.most - AROUND[1] == 3 * (5 + 2 * (1 + 3))
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({"name": "t", "factors": FACTORS, "workloads": {"rate": SEARCH}}))
+    done = run(path, "--dry-run")
+    assert "rate is searched in 5 to 9 steps of 3 s in each cell" in done.output
+    assert "It takes " in done.output
+
+
+def test_a_window_of_a_trace_is_as_long_as_it_says() -> None:
+    trace = {"kind": "trace", "file": "trace.csv", "window": {"seconds": 30}, "speed": 2}
+    made = plan(blocks=1, factors={}, workloads={"one": {"arrivals": trace, "warm_up": {"requests": 0, "limit": 0}}})
+    assert duration(made, arms_of(made)).least == AROUND[0] + 15
+
+
+def test_where_most_is_unknown_that_is_said_first(tmp_path: Path) -> None:
+    asked = {"requests": 60, "conversation": {"turns": 3}}
+    done = run(written(tmp_path, workloads={"known": {"seconds": 2}, "talks": asked}), "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "\nIt takes" not in done.output
+    third = done.output.splitlines()[2]
+    assert third.startswith("How long it takes is not known, for nothing tells how long talks will be measured: ")
+    assert "All else takes " in third
+
+
+def test_shares_are_told_by_the_spread_of_their_difference() -> None:
+    exercises = {"exercises": {}, "requests": 40}
+    made = plan(workloads={"right": exercises}, metrics=["quality"], share_margin=0.05)
+    told = chances(made, arms_of(made))
+    assert [(each.spread, each.of_share) for each in told] == [(at, True) for at in (0.01, 0.02, 0.05, 0.10)]
+    assert told[0].equivalent > 0.99 > told[-1].equivalent
+    assert [each.needed for each in told] == sorted(each.needed for each in told)
+    assert chances(plan(metrics=["latency"]), arms_of(made))[0].of_share is False
+
+
+def test_shares_of_a_pilot_are_told_by_its_spread(tmp_path: Path) -> None:
+    members: dict[str, Any] = {
+        "factors": FACTORS,
+        "workloads": {"right": {"exercises": {}, "requests": 40}},
+        "metrics": ["quality", "failures"],
+    }
+    folder = finished(fabricate(tmp_path / "pilot", plan_of(blocks=6, **members)))
+    done = run(written(tmp_path, **members), "--dry-run", "--from", folder)
+    assert done.exit_code == 0, done.output
+    assert "with a margin of 10 % (of shares 5 points) and 1 comparison judged together:" in done.output
+    assert "  right, share answered right: tcp beside zeromq (spread " in done.output
+    assert " points): equal arms are shown to be equivalent with a chance of " in done.output
+    assert ", arms 5 points apart to differ with " in done.output
+
+
+def test_of_failures_and_times_of_faults_it_says_what_can_be_told(tmp_path: Path) -> None:
+    workload = {"seconds": 5, "fault": {"kind": "kill", "at": 1}}
+    done = run(written(tmp_path, workloads={"killed": workload}), "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "  share of failed requests: told and not judged; where none fails in 20 blocks, the " in done.output
+    assert "interval of 95 % reaches to 17 %\n" in done.output
+    assert "  time to notice a fault, time to recover: judged as ratios where no block has 0; each block" in done.output
+    alone = run(written(tmp_path, workloads={"one": {"seconds": 5}}, metrics=["failures"]), "--dry-run")
+    assert "Nothing is judged, whatever is measured:\n  share of failed requests: told and not" in alone.output
+    assert "no factor with two levels" not in alone.output
+
+
+def test_an_arm_without_a_fault_has_nothing_to_notice() -> None:
+    factors = {"fault": ["none", "kill", {"short": {"kind": "pause", "lasts": 0.2}}]}
+    made = plan(factors=factors, workloads={"one": {"seconds": 5}}, agents=2)
+    found = compared(made, arms_of(made))
+    assert {each.metric for each in found} == {"latency", "failures"}, "the baseline has no fault"
+    against = made.model_copy(update={"baseline": "kill"})
+    by_arm: dict[str, list[str]] = {}
+    for each in compared(against, arms_of(against)):
+        by_arm.setdefault(each.candidate.name, []).append(each.metric)
+    assert by_arm == {"none": ["latency", "failures"], "short": ["latency", "notice", "recovery", "failures"]}

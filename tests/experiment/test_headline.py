@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from anywire_experiment.analysis.headline import headline
+from anywire_experiment.analysis.headline import few, headline
 from anywire_experiment.analysis.metrics import MEANINGS
 from anywire_experiment.analysis.results import ComparisonFigures
 from anywire_experiment.analysis.wording import judged, metric_of
@@ -154,9 +154,36 @@ def test_without_a_verdict_the_sentence_says_so() -> None:
     unjudged = msgspec.structs.replace(found("http", 1.0), verdict=None, reason="12 % failed")
     assert told(unjudged) == "http is not judged beside dds in latency under one-client: the findings say why."
     nothing = msgspec.structs.replace(unjudged, comparison=None, reason="it is 0")
-    assert told(nothing) == "Nothing could be judged of http beside dds; the list says why."
+    assert told(nothing) == "Nothing could be judged of http beside dds: it is 0."
+    other = msgspec.structs.replace(nothing, metric="ttft", reason="it is not there")
+    assert told(nothing, other) == "Nothing could be judged of http beside dds; the list says why."
     assert headline([], ["only"], "", "", {}) == "One arm was measured (only), so nothing is compared."
 
 
 def test_a_large_factor_has_no_exponent() -> None:
     assert told(found("http", 2987.0)).startswith("http is slower than dds by a factor of 2987 (95 % interval 29")
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.08, 1.4])
+@pytest.mark.parametrize("arms", [2, 7, 40])
+def test_many_arms_with_long_names_are_told_by_their_number(arms: int, ratio: float) -> None:
+    names = [f"{at:02}-{'x' * 61}" for at in range(arms)]
+    levels = {"engine.options.length": "y" * 60}
+    made = [
+        found(name, ratio, spread=0.3 if ratio == 1.08 else 0.01, workload="z" * 64, levels=levels) for name in names
+    ]
+    said = told(*made)
+    assert names[0] in said
+    assert len(said) < 1000
+    if ratio < 1.1:
+        assert f"{names[0]} and {arms - 1} more" in said
+    else:
+        assert said.endswith("; the findings tell more.") == (arms > 2)
+
+
+def test_names_that_fit_are_all_there() -> None:
+    assert few([]) == ""
+    assert few(["a", "b", "c", "d", "e"]) == "a, b, c, d and e"
+    assert few([*"abcdef"]) == "a, b, c, d and 2 more"
+    assert few(["a" * 40, "b" * 40]) == f"{'a' * 40} and 1 more"
+    assert few(["a" * 64]) == "a" * 64

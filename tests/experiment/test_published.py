@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.experiment.fabricated import Truth, fabricate, plan_of
 
+from anywire.errors import ConfigError
 from anywire_experiment import outcome, report
 from anywire_experiment.exports.export import export
 from anywire_experiment.frames import load
@@ -74,10 +75,18 @@ def test_its_report_is_written_elsewhere(record: Path, published: Path, tmp_path
         outcome.conclude_again(published)
 
 
-def test_two_are_compared_by_their_names(published: Path) -> None:
-    said = outcome.compared(published, published)
+def test_two_are_compared_by_their_names(record: Path, published: Path, tmp_path: Path) -> None:
+    again = shutil.copytree(record, tmp_path / "again")
+    (again / MANIFEST).unlink()
+    seal(again)
+    said = outcome.compared(published, again)
     assert said.splitlines()[0] == f"A: {published} (fabricated)"
     assert "verdicts are the same in both" in said
+
+
+def test_it_and_its_folder_are_the_same_record(record: Path, published: Path) -> None:
+    with pytest.raises(ConfigError, match=r"are the same record, SHA-256 of the manifest [0-9a-f]{64}: nothing is"):
+        outcome.compared(published, record)
 
 
 def test_nothing_of_it_is_left(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.experiment.fabricated import Truth, fabricate, plan_of
 
 from anywire_experiment import report
 from anywire_experiment.analysis.analyse import analysed
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results
-from anywire_experiment.report import missing, plots, run_order, sections
+from anywire_experiment.report import missing, page, plots, run_order, sections, surroundings, traffic
 from anywire_experiment.report.drawing import MOST_ARMS, brief_names, looks
 from anywire_experiment.report.findings import MOST_UNFOLDED, findings
 from anywire_experiment.report.intervals import MOST_ROWS
@@ -168,3 +171,61 @@ def test_names_that_are_shortened_stay_apart() -> None:
 def test_percentiles_are_said_to_be_what_they_are(results: Results) -> None:
     (table,) = [each for each in sections.of_workload(results, "one-client") if each.title == "Percentiles"]
     assert table.note.startswith("Median over the blocks")
+
+
+def test_code_in_sentences_is_shown_as_code_and_a_strangers_text_stays_text() -> None:
+    shown = environment().from_string('{% from "table.html.j2" import shown %}{{ shown(table) }}')
+    note = "Set `<script>alert(1)</script>` or `cpus`; <i>5 %</i> of ` and ``."
+    page = shown.render(table=Table("T", ["a", "b"], [["`x`", "raise `a|b`"]], note, frozenset({1})))
+    assert "Set <code>&lt;script&gt;alert(1)&lt;/script&gt;</code> or <code>cpus</code>; &lt;i&gt;5" in page
+    assert "of ` and ``." in page.replace("<code> and </code>", "` and `")
+    assert "<code>a|b</code>" in page
+    assert "<script" not in page
+
+
+@given(st.text(alphabet="`<>&ab \n\"'", max_size=40))
+def test_no_text_makes_elements_but_code(text: str) -> None:
+    shown = environment().from_string('{% from "prose.html.j2" import prose %}{{ prose(text) }}').render(text=text)
+    rest = shown.replace("<code>", "").replace("</code>", "")
+    assert not {"<", ">"} & {*rest}
+    assert html.unescape(rest).replace("`", "") == text.replace("`", "")
+
+
+def test_no_two_tables_of_a_report_have_one_name(record: RawData, results: Results) -> None:
+    made = [*sections.of_workload(results, "one-client"), traffic.table([]), *sections.overall(results)]
+    titles = [each.title for each in (*made, *surroundings.environment(record))]
+    assert len(titles) == len(set(titles))
+
+
+def test_what_one_block_lacks_is_said_once_for_all_comparisons(tmp_path: Path) -> None:
+    workloads = {name: {"requests": 20} for name in ("one-client", "two", "three")}
+    tree = plan_of(blocks=1, factors={"transport": ["zeromq", "dds", "http", "tcp"]}, workloads=workloads)
+    folder = fabricate(tmp_path, tree, {"dds": Truth(failing=0.2)})
+    record = RawData(folder)
+    results = analysed(record)
+    made = [findings(results, name) for name in results.workloads]
+    (only,) = [each for found in made for each in (*found.unfolded, *found.folded)]
+    assert only.about == f"all {9 + 3} comparisons"
+    assert only.text == "a comparison needs 2 blocks or more, and 1 of 1 count for both arms."
+    assert results.headline == (
+        "Nothing could be judged of dds, http and tcp beside zeromq: a comparison needs 2 blocks or more, and 1 of 1 "
+        "count for both arms."
+    )
+    said = page.html(record, results)
+    listed = said[said.index('id="findings"') : said.index('<div class="notes">')]
+    assert listed.count("needs 2 blocks or more") == 1
+
+
+def test_what_several_comparisons_lack_alike_is_said_once_beside_the_others(results: Results) -> None:
+    judged = [each for each in results.comparisons if each.candidate == "dds"]
+    reason = "the energy was not counted"
+    lacking = [
+        msgspec.structs.replace(
+            judged[0], candidate=name, comparison=None, verdict=None, reason=reason, sentence=f"{name} and z: {reason}"
+        )
+        for name in ("http", "tcp", "udp")
+    ]
+    found = findings(msgspec.structs.replace(results, comparisons=[*judged, *lacking]), "one-client")
+    (last,) = [each for each in found.unfolded if each.outcome.endswith("not judged")]
+    assert (last.about, last.text) == ("3 comparisons, latency of http, tcp and udp", f"{reason}.")
+    assert len(found.unfolded) == len([each for each in judged if each.metric != "failures"]) + 1

@@ -24,7 +24,7 @@ from tests.long_form import SOAK, examples
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.capacity import bracket_of
 from anywire_experiment.analysis.sample_rows import read_samples
-from anywire_experiment.plan.saturation import Bracket, Search, Step, bracket, is_borne, next_rate
+from anywire_experiment.plan.saturation import Bracket, Search, Step, bracket, is_borne, lengths, next_rate
 from anywire_experiment.plan.workload import Workload
 from anywire_experiment.record.cells import SAMPLES_FILE, read_cell
 from anywire_experiment.record.samples import SAMPLES
@@ -287,3 +287,29 @@ def test_an_open_loop_with_which_the_system_does_not_keep_up_is_told(
     said = [each for each in analyse(record).cautions if "more than the system could do" in each]
     assert bool(said) == is_told
     assert not is_told or ("dds (by" in said[0] and "zeromq" not in said[0])
+
+
+@given(
+    st.floats(20, 500),
+    st.floats(1.01, 300),
+    st.floats(0.02, 1),
+    st.floats(1, 400),
+)
+def test_how_many_steps_a_search_takes_is_known_beforehand(
+    low: float, reach: float, precision: float, beyond: float
+) -> None:
+    search = Search(low=low, high=low * reach, seconds=1, precision=precision)
+    capacity = low * beyond
+    steps: list[Step] = []
+    while (rate := next_rate(search, steps)) is not None:
+        at = np.linspace(0, 1, 20)
+        answered = np.full(20, rate <= capacity)
+        steps.append(Step(rate, at, np.full(20, 0.01), answered, np.zeros(20)))
+    known = list(lengths(search))
+    assert min(each.steps for each in known) <= len(steps) <= max(each.steps for each in known)
+    not_borne = sum(step.rate > capacity for step in steps)
+    assert any(each.steps == len(steps) and not_borne <= each.not_borne for each in known), (
+        "as many steps after one of the doublings"
+    )
+    took = sum(max(1.0, step.rate / capacity) for step in steps)
+    assert took <= max(each.longest(search) for each in known) * (1 + 1e-9)

@@ -40,6 +40,13 @@ def test_another_version_is_written_everywhere(version: str) -> None:
                 assert str(requirement.specifier) == f"=={version}", (each["name"], str(requirement))
 
 
+def test_the_citation_has_the_date_of_the_release() -> None:
+    text = "title: Anywire\nversion: 0.1.0\ndate-released: 2026-01-01\nlicense: MIT\n"
+    dated = "title: Anywire\nversion: 0.2.0\ndate-released: 2026-02-02\nlicense: MIT\n"
+    assert align.cited(text, "0.2.0", "2026-02-02") == dated
+    assert align.cited(text, "0.3.0", "") == "title: Anywire\nversion: 0.3.0\nlicense: MIT\n"
+
+
 @pytest.mark.parametrize("distribution", FOUND, ids=lambda each: each.name)
 def test_its_metadata_are_complete(distribution: Distribution) -> None:
     project = distribution.project

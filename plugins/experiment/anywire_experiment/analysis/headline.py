@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from anywire_experiment.analysis.results import ComparisonFigures
@@ -14,8 +14,12 @@ MOST_CLAUSES = 5
 """Of the sentence; the findings below it have the rest."""
 MOST_PLACES = 3
 """Workloads that a clause names one by one; of more, it names the two with the least and the largest effect."""
-MOST_NAMES = 5
-"""Arms that a clause names; of more, how many they are."""
+MOST_NAMES, NAME_LETTERS = 5, 70
+"""Arms that a clause names, and letters of their names together; of more, how many they are."""
+PLACE_LETTERS = 120
+"""Letters of the workloads and levels that a clause names; of more, how many they are."""
+MOST_LETTERS = 700
+"""Of the sentence, as long as it has two clauses or more."""
 _NARROW = 0.03
 """Width of an interval below which a tenth of a percent says something."""
 _UNDECIDED = 2
@@ -63,26 +67,36 @@ def headline(
     given = [each for each in comparisons if _is_comparable(each)]
     names = list(dict.fromkeys(levels[each.candidate][compared] for each in comparisons))
     if not given:
-        return f"Nothing could be judged of {_few(names)} beside {baseline}{_failing(comparisons)}."
+        return f"Nothing could be judged of {few(names)} beside {baseline}{_why_nothing(comparisons)}."
     clauses = _clauses(_told(given), compared, levels)
     by_weight = sorted(clauses, key=lambda each: each.weight, reverse=True)[:MOST_CLAUSES]
-    kept = sorted((each for each in clauses if each in by_weight), key=lambda each: each.rank)
-    told = [_said(each, baseline, with_level=at == 0) for at, each in enumerate(kept) if each.rank != _UNDECIDED]
-    if undecided := [each for each in kept if each.rank == _UNDECIDED]:
-        told.append(_not_told_apart(undecided, baseline))
-    sentence = "; ".join(told)
-    more = "; the findings tell more" if len(kept) < len(clauses) else ""
+    while len(sentence := _sentence(clauses, by_weight, baseline)) > MOST_LETTERS and len(by_weight) > 1:
+        by_weight.pop()
+    more = "; the findings tell more" if len(by_weight) < len(clauses) else ""
     # A name stays as it is.
     first = sentence[0] if sentence.startswith(tuple(names)) else sentence[0].upper()
     return f"{first}{sentence[1:]}{more}."
 
 
-def _failing(comparisons: Sequence[ComparisonFigures]) -> str:
-    """Which arms failed more requests or fewer than the baseline; where none did, where a reader finds out."""
+def _sentence(clauses: Sequence[_Clause], chosen: Sequence[_Clause], baseline: str) -> str:
+    """Of the clauses that were chosen, without its end."""
+    kept = sorted((each for each in clauses if each in chosen), key=lambda each: each.rank)
+    told = [_said(each, baseline, with_level=at == 0) for at, each in enumerate(kept) if each.rank != _UNDECIDED]
+    if undecided := [each for each in kept if each.rank == _UNDECIDED]:
+        told.append(_not_told_apart(undecided, baseline))
+    return "; ".join(told)
+
+
+def _why_nothing(comparisons: Sequence[ComparisonFigures]) -> str:
+    """Which arms failed more requests or fewer than the baseline; where none did, the reason that all comparisons have,
+    or where a reader finds out."""
     found = [each for each in comparisons if each.metric == "failures" and each.difference is not None]
     apart = [each for each in found if each.difference and not each.difference.low <= 0.0 <= each.difference.high]
     told = "; ".join(f"{each.sentence} (under {each.workload})" for each in apart[:MOST_PLACES])
-    return f", but {told}" if told else "; the list says why"
+    if told:
+        return f", but {told}"
+    reasons = {each.reason for each in comparisons}
+    return f": {reasons.pop()}" if len(reasons) == 1 and "" not in reasons else "; the list says why"
 
 
 def main_metrics(comparisons: Iterable[ComparisonFigures]) -> dict[str, str]:
@@ -142,7 +156,7 @@ def _clauses(
 
 
 def _said(clause: _Clause, baseline: str, *, with_level: bool) -> str:
-    names, found = _few(clause.names), clause.found
+    names, found = few(clause.names), clause.found
     several = len(clause.names) > 1
     if clause.rank == 0:
         return f"{names} is {clause.words} than {baseline} {_sizes(found, with_level=with_level)}"
@@ -157,8 +171,8 @@ def _not_told_apart(clauses: Sequence[_Clause], baseline: str) -> str:
     if len(clauses) == 1:
         (only,) = clauses
         seen = f" ({_seen(only.found[0])})" if len(only.found) == len(only.names) == 1 else ""
-        return f"there is not enough data to tell {_few(only.names)} from {baseline} in {_places(only.found)}{seen}"
-    parts = [f"{_few(each.names)} in {_places(each.found)}" for each in clauses]
+        return f"there is not enough data to tell {few(only.names)} from {baseline} in {_places(only.found)}{seen}"
+    parts = [f"{few(each.names)} in {_places(each.found)}" for each in clauses]
     return f"there is not enough data to tell from {baseline}: {', '.join(parts)}"
 
 
@@ -166,9 +180,19 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _few(names: Sequence[str]) -> str:
-    few = list(names) if len(names) <= MOST_NAMES else [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
-    return _listed(few)
+def few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    return _first(names, MOST_NAMES, NAME_LETTERS)
+
+
+def _first(given: Sequence[str], most: int, letters: int) -> str:
+    """As many as there is room for, one at least, and how many more there are."""
+    if len(given) <= most and sum(map(len, given)) <= letters:
+        return _listed(given)
+    lengths = accumulate(map(len, given[: most - 1]))
+    kept = given[: max(sum(length <= letters for length in lengths), 1)]
+    more = len(given) - len(kept)
+    return _listed([*kept, f"{more} more"]) if more else _listed(kept)
 
 
 def _place(each: ComparisonFigures) -> str:
@@ -182,14 +206,12 @@ def _places(found: Sequence[ComparisonFigures]) -> str:
     for before, each in pairwise(found):
         title = f"{meaning_of(each.metric).title} under "
         told.append(_place(each).removeprefix(title) if before.metric == each.metric else _place(each))
-    if len(told) > MOST_PLACES:
-        told = [*told[: MOST_PLACES - 1], f"{len(told) - MOST_PLACES + 1} more"]
-    return _listed(told)
+    return _first(told, MOST_PLACES, PLACE_LETTERS)
 
 
 def _sizes(found: Sequence[ComparisonFigures], *, with_level: bool) -> str:
     """By how much, and where: of each, or of the two that are least and most."""
-    if len(found) <= MOST_PLACES:
+    if len(found) <= MOST_PLACES and (len(found) < 3 or sum(len(_place(each)) for each in found) <= PLACE_LETTERS):
         return _listed([f"by {_size(each, with_level and at == 0)} in {_place(each)}" for at, each in enumerate(found)])
     ordered = sorted(found, key=_apart)
     least, most = (f"{_size(ordered[at], with_level and at == 0)} in {_place(ordered[at])}" for at in (0, -1))

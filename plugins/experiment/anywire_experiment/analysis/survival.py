@@ -2,8 +2,9 @@
 
 The estimate is Kaplan and Meier's (1958): a request that its client gave up by plan is watched until then, one that
 failed is never answered. All blocks are taken together, and the interval counts blocks, because the requests of a block
-wait together: the variance between blocks (jackknife: the curve without each of them in turn) says how many independent
-requests they are worth, and Clopper and Pearson's limits are taken for so many, as for a share of failures.
+wait together: the variance between blocks (jackknife: the curve without each of them in turn), larger where blocks are
+like their predecessors, says how many independent requests they are worth, and Clopper and Pearson's limits are taken
+for so many, as for a share of failures.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from anywire_experiment.analysis.sample_rows import Floats
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL
+from anywire_experiment.statistics.run_order import widened_by
 from anywire_experiment.statistics.shares import limits_of_shares
 
 POINTS = 40
@@ -82,6 +84,7 @@ def waiting_curve(blocks: Sequence[Waits], level: float) -> WaitingCurve | None:
         without = shown(_product_limit(watched.sum(axis=0) - watched, ended.sum(axis=0) - ended))
         count = len(given)
         variance = (count - 1) / count * np.square(without - without.mean(axis=0)).sum(axis=0)
+        variance *= widened_by(without.T) ** 2
         low, high = limits_of_shares(waiting, variance, requests, count, level)
     return WaitingCurve(requests, len(given), level, points.tolist(), waiting.tolist(), low.tolist(), high.tolist())
 

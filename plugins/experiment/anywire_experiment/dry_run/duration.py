@@ -10,7 +10,8 @@ from anywire.builtin.synthetic import SyntheticEngine
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.plan.arms import Arm, config_of
 from anywire_experiment.plan.plan import Plan
-from anywire_experiment.plan.workload import Bursts, Closed, Poisson, Workload
+from anywire_experiment.plan.saturation import Search, lengths
+from anywire_experiment.plan.workload import Bursts, Closed, Poisson, Trace, Workload
 from anywire_experiment.record.cells import Cell
 
 AROUND = (2.0, 6.0)
@@ -78,15 +79,24 @@ def _measured(cells: Sequence[Cell], name: str, workload: Workload, before: Work
 
 def _planned(name: str, workload: Workload, arm: Arm) -> Seconds:
     """Of the measurement, as far as the plan tells."""
+    if workload.search is not None:
+        return _searched(workload.search)
     ends = [workload.seconds] if workload.seconds is not None else []
     took = _of_requests(workload.requests, workload, arm) if workload.requests is not None else None
     if took is not None:
         ends.append(took)
+    if isinstance(workload.arrivals, Trace) and (window := workload.arrivals.window) is not None:
+        ends.append(window.seconds / workload.arrivals.speed)
     if not ends:
         return Seconds(0.0, 0.0, (name,))
     if workload.requests is not None and took is None:
         return Seconds(0.0, min(ends))
     return Seconds(min(ends), min(ends))
+
+
+def _searched(search: Search) -> Seconds:
+    found = list(lengths(search))
+    return Seconds(search.seconds * min(each.steps for each in found), max(each.longest(search) for each in found))
 
 
 def _warm_up(workload: Workload, arm: Arm) -> Seconds:
@@ -100,7 +110,7 @@ def _of_requests(count: int, workload: Workload, arm: Arm) -> float | None:
     if workload.conversation is not None:
         return None
     match workload.arrivals:
-        case Poisson(rate=rate):
+        case Poisson(rate=rate) | Search(low=rate):
             return count / rate
         case Bursts(size=size, every=every):
             return -(-count // size) * every

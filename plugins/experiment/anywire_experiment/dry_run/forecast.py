@@ -7,28 +7,32 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anywire_experiment.analysis.family import too_large
-from anywire_experiment.dry_run.chances import MOST_TOLD, WANTED, Chance, chances, pairs
+from anywire_experiment.dry_run.chances import MOST_TOLD, WANTED, Chance, chances, compared, pairs, untold
 from anywire_experiment.dry_run.duration import Seconds, duration
 from anywire_experiment.dry_run.obstacles import here, obstacles, warnings
 from anywire_experiment.outcome.checked_record import checked
 from anywire_experiment.plan.arms import Arm
 from anywire_experiment.plan.orders import planned_balance
 from anywire_experiment.plan.plan import Plan
+from anywire_experiment.plan.saturation import lengths
 from anywire_experiment.run.runner import Place, places
 
 BLOCKS_SHOWN = 12
 
 
 class Forecast(NamedTuple):
-    """``earlier`` is the record by which times and chances are told, empty without one."""
+    """``earlier`` is the record by which times and chances are told, empty without one. Of the ``comparisons`` those of
+    the ``family`` are judged; ``untold`` is what no chance is told of, a sentence each."""
 
     plan: Plan
     arms: list[Arm]
     places: list[Place]
     took: Seconds
     earlier: str
+    comparisons: int
     family: int
     chances: list[Chance]
+    untold: list[str]
     obstacles: list[str]
     warnings: list[str]
 
@@ -48,8 +52,10 @@ def forecast(plan: Plan, earlier: Path | None = None) -> Forecast:
         places(plan, arms),
         took,
         str(earlier or ""),
+        len(compared(plan, arms)),
         len(pairs(plan, arms)),
         known,
+        untold(plan, arms, known),
         missing or obstacles(plan, arms),
         [*notes, *warnings(plan, arms), *too_large(plan, len(pairs(plan, arms)))],
     )
@@ -77,12 +83,21 @@ def _cells(of: Forecast) -> Iterator[str]:
         f"{_count(plan.blocks, 'block')} of {_count(len(of.arms), 'arm')} are {_count(len(of.places), 'cell')}, each "
         f"with {_count(workloads, 'workload')}: {', '.join(plan.workloads)}."
     )
-    yield f"It takes {_time(of.took)}, by {of.earlier or 'the times that the plan names'}."
+    told, by = _time(of.took), of.earlier or "the times that the plan names"
     if of.took.unknown:
         yield (
-            f"How long {', '.join(of.took.unknown)} will be measured is not known, and not in it: a record of the same "
-            "workloads tells it (--from RECORD)."
+            f"How long it takes is not known, for nothing tells how long {', '.join(of.took.unknown)} will be "
+            f"measured: a record of the same workloads does (--from RECORD). All else takes {told}, by {by}."
         )
+    else:
+        yield f"It takes {told}, by {by}."
+    for name, workload in plan.workloads.items():
+        if (search := workload.search) is not None:
+            steps = [each.steps for each in lengths(search)]
+            yield (
+                f"{name} is searched in {min(steps)} to {max(steps)} steps of {search.seconds:g} s in each cell; one "
+                "at a rate that is not borne takes longer."
+            )
 
 
 def _order(of: Forecast) -> Iterator[str]:
@@ -98,23 +113,38 @@ def _order(of: Forecast) -> Iterator[str]:
 
 
 def _power(of: Forecast) -> Iterator[str]:
-    if not of.family:
+    if not of.comparisons:
         yield "Nothing is compared: the plan has no factor with two levels."
         return
     plan = of.plan
-    yield (
-        f"What {_count(plan.blocks, 'block')} can show, with a margin of {100 * plan.margin:g} % and "
-        f"{_count(of.family, 'comparison')} judged together:"
-    )
-    for each in of.chances:
-        spread = "" if each.about.startswith("spread") else f" (spread {100 * each.spread:.1f} %)"
+    if of.family:
+        points = f" (of shares {100 * plan.share_margin:g} points)" if any(each.of_share for each in of.chances) else ""
         yield (
-            f"  {each.about}{spread}: equal arms are shown to be equivalent with a chance of "
-            f"{_percent(each.equivalent)}, arms {100 * plan.margin:g} % apart to differ with "
-            f"{_percent(each.different)}; {_needed(each)}"
+            f"What {_count(plan.blocks, 'block')} can show, with a margin of {100 * plan.margin:g} %{points} and "
+            f"{_count(of.family, 'comparison')} judged together:"
         )
-    if not of.earlier:
-        yield "  The spread is that of the ratio from block to block: a pilot of six blocks tells it (--from RECORD)."
+    else:
+        yield "Nothing is judged, whatever is measured:"
+    for each in of.chances:
+        apart = f"{100 * plan.share_margin:g} points" if each.of_share else f"{100 * plan.margin:g} %"
+        yield (
+            f"  {_about(each)}: equal arms are shown to be equivalent with a chance of {_percent(each.equivalent)}, "
+            f"arms {apart} apart to differ with {_percent(each.different)}; {_needed(each)}"
+        )
+    yield from (f"  {each}" for each in of.untold)
+    if of.family and not of.earlier:
+        shares = ", or of the difference of shares," if any(each.of_share for each in of.chances) else ""
+        yield (
+            f"  The spread is that of the ratio{shares} from block to block: a pilot of six blocks tells it (--from "
+            "RECORD)."
+        )
+
+
+def _about(of: Chance) -> str:
+    spread, unit = 100 * of.spread, "points" if of.of_share else "%"
+    if of.about:
+        return f"{of.about} (spread {spread:.1f} {unit})"
+    return f"{'shares, ' if of.of_share else ''}spread {spread:g} {unit}"
 
 
 def _needed(each: Chance) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from anywire.errors import ConfigError
 from anywire_experiment.analysis.analyse import differences as figures_that_differ
 from anywire_experiment.fault_table import record as fault_records
 from anywire_experiment.record import folder as records
@@ -148,13 +149,27 @@ def compared(first: Path, second: Path, target: Path | None = None) -> str:
     """Two records side by side (`side_by_side`), folders or published files, each verified before. Raises `RecordError`
     for a record that was changed since it was sealed, or whose figures do not follow from its raw data. One that was
     never sealed, or has another format, is compared and told as such: its figures are then computed anew where they
-    cannot be checked."""
+    cannot be checked. Raises `ConfigError` where both are the same record."""
     with opened(first) as one, opened(second) as other:
         given = (("A", first, one), ("B", second, other))
         notes = [
             sentence for name, path, (folder, inside) in given for sentence in _checked(name, path, folder, inside)
         ]
+        if same := _same(one[0], other[0]):
+            raise ConfigError(f"{first} and {second} are the same record{same}: nothing is compared; give two records")
         return side_by_side(one[0], other[0], target, notes, (first, second))
+
+
+def _same(one: Path, other: Path) -> str:
+    """By what two folders have the same record in them, wherever they lie; empty when they do not."""
+    hashes = [
+        hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        for folder in (one, other)
+        if (folder / MANIFEST).exists()
+    ]
+    if len(hashes) == 2 and hashes[0] == hashes[1]:
+        return f", SHA-256 of the manifest {hashes[0]}"
+    return ", the same folder" if one.samefile(other) else ""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ bears is over blocks, as of every other figure.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -130,3 +130,31 @@ def next_rate(search: Search, steps: Sequence[Step]) -> float | None:
     if math.isinf(not_borne):
         return min(2 * borne, search.high) if borne < search.high else None
     return math.sqrt(borne * not_borne) if not_borne > borne * (1 + search.precision) else None
+
+
+class Length(NamedTuple):
+    """How long a search is at a system that bears its lowest rate: steps at rates that are borne, and at some that are
+    not, as many of both as may be."""
+
+    borne: int
+    not_borne: int
+
+    @property
+    def steps(self) -> int:
+        return self.borne + self.not_borne
+
+    def longest(self, search: Search) -> float:
+        """Seconds. What was sent at twice the rate that is borne is answered after twice the time."""
+        return search.seconds * (self.borne + 2 * self.not_borne)
+
+
+def lengths(search: Search) -> Iterator[Length]:
+    """Of the search, for each rate after which it may stop to double."""
+    rate, borne = search.low, 1
+    while rate < search.high:
+        following = min(2 * rate, search.high)
+        apart = math.log(following / rate) / math.log1p(search.precision)
+        halvings = math.ceil(math.log2(apart)) if apart > 1 else 0
+        yield Length(borne, 1 + halvings)
+        rate, borne = following, borne + 1
+    yield Length(borne, 0)

@@ -31,7 +31,7 @@ def environment(record: RawData) -> list[Table]:
     tables = [
         Table("Machine and software", ["What", "Value"], list(_machine(first)), words=TWO),
         Table(
-            "Sessions",
+            "Sessions of the run",
             ["Started", "Ended", "Ending", "Not as in the first"],
             [[each.started, each.ended, each.ending, "; ".join(each.differs)] for each in sessions.sessions],
             words=frozenset({1, 2, 3}),

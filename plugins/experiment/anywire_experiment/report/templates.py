@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jinja2
 
 MOST_ROWS = 30
 """Of a table that is not folded."""
+_CODE = re.compile(r"`([^`\n]+)`")
 
 
 def rendered(name: str, **given: Any) -> str:
@@ -28,6 +30,12 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.globals["MOST_ROWS"] = MOST_ROWS
+    made.filters["by_code"] = by_code
     # A number stays with its sign and its unit.
     made.filters["units"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
     return made
+
+
+def by_code(text: str) -> list[str]:
+    """What is between backticks in sentences, at each odd place, and what is around that."""
+    return _CODE.split(text)

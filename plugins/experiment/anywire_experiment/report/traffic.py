@@ -15,7 +15,7 @@ from anywire_experiment.report.tables import Table
 
 def table(arms: list[ArmFigures]) -> Table:
     return Table(
-        "Sessions",
+        "Sessions of requests",
         ["Arm", "Sessions", "Whole", "Requests of one", "Time of one (ms)", "Given up", "Not asked"],
         [
             [

@@ -15,6 +15,7 @@ from anywire_experiment.report import latex_tables, sections, surroundings, tabl
 from anywire_experiment.report.findings import Finding, findings
 from anywire_experiment.report.summary import summary
 from anywire_experiment.report.tables import Table
+from anywire_experiment.report.templates import by_code
 from anywire_experiment.statistics import Estimate
 
 COLUMNS = [
@@ -28,14 +29,14 @@ COLUMNS = [
 
 def markdown(record: RawData, results: Results) -> str:
     """Raises `RecordError`."""
-    parts = [f"# {_plain(results.name)}", _plain(results.question), f"**{_plain(results.headline)}**"]
-    parts.append("\n".join(f"- {term}: {_plain(said)}" for term, said in summary(record, results)))
+    parts = [f"# {_plain(results.name)}", _plain(results.question), f"**{_prose(results.headline)}**"]
+    parts.append("\n".join(f"- {term}: {_prose(said)}" for term, said in summary(record, results)))
     if results.cautions:
-        parts.append("Read with caution:\n\n" + "\n".join(f"- {_plain(each)}" for each in results.cautions))
+        parts.append("Read with caution:\n\n" + "\n".join(f"- {_prose(each)}" for each in results.cautions))
     for workload in results.workloads:
-        parts += [f"## {_plain(workload)}", _plain(surroundings.about(record.plan.workloads[workload]))]
+        parts += [f"## {_plain(workload)}", _prose(surroundings.about(record.plan.workloads[workload]))]
         found = findings(results, workload)
-        rest = [f"- {_plain(found.rest)}: in the table."] if found.rest else []
+        rest = [f"- {_prose(found.rest)}: in the table."] if found.rest else []
         parts.append("\n".join([*map(_item, found.unfolded), *rest]))
         parts += [_markdown(each) for each in sections.of_workload(results, workload)]
     parts += ["## Cells", *map(_markdown, sections.overall(results)), "## Environment"]
@@ -52,8 +53,8 @@ def _fenced(text: str, fence: str, language: str) -> str:
 
 
 def _item(each: Finding) -> str:
-    lines = [f"- {each.outcome}. **{_plain(each.about)}:** {_plain(each.text)}"]
-    return "\n".join([*lines, *(f"  - But: {_plain(but)}." for but in each.but)])
+    lines = [f"- {each.outcome}. **{_plain(each.about)}:** {_prose(each.text)}"]
+    return "\n".join([*lines, *(f"  - But: {_prose(but)}." for but in each.but)])
 
 
 def _markdown(table: Table) -> str:
@@ -62,12 +63,22 @@ def _markdown(table: Table) -> str:
     sides = [":--" if at == 0 or at in table.words else "--:" for at in range(len(table.head))]
     rows = [[_plain(each) for each in row] for row in (table.head, *table.rows)]
     lines = [f"| {' | '.join(row)} |" for row in (rows[0], sides, *rows[1:])]
-    return "\n\n".join(each for each in (f"### {_plain(table.title)}", "\n".join(lines), _plain(table.note)) if each)
+    return "\n\n".join(each for each in (f"### {_plain(table.title)}", "\n".join(lines), _prose(table.note)) if each)
+
+
+def _prose(text: str) -> str:
+    """Sentences, with their code as code."""
+    parts = by_code(" ".join(text.split()))
+    return "".join(f"`{part}`" if at % 2 else _escaped(part) for at, part in enumerate(parts))
 
 
 def _plain(text: str) -> str:
     """As text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+    return _escaped(" ".join(text.split()))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
 
 
 def latex(results: Results) -> str:

@@ -194,10 +194,12 @@ class CellRun:
         inflicted = self._faults.of(name)
         run = self.cell.workloads[name] = WorkloadRun()
         processes = {**self._all(system), LOAD: load}
+        await self._available(name, system)
         self._progress(f"{name}: warm-up")
         load.say(f'{{"do":"warm_up","workload":{json.dumps(name)}}}')
         told = await load.hear("warmed_up", silence=_SILENCE)
         run.warm_up_requests, run.steady = told["requests"], told["steady"]
+        await self._available(name, system)
         used = {process: each.measure() for process, each in processes.items()}
         counted = await system.counters()
         carried = wire.count(system.wire_pid)
@@ -233,6 +235,17 @@ class CellRun:
             if fault is not None:
                 fault.cancel()
                 await asyncio.gather(fault, return_exceptions=True)
+
+    async def _available(self, name: str, system: Subject) -> None:
+        """What a workload before it has left behind, such as an open breaker, must not meet this one."""
+        try:
+            async with asyncio.timeout(self._plan.ready_timeout):
+                await system.available()
+        except TimeoutError as error:
+            raise CellFailed(
+                f"{name} was not measured: not every agent took tasks within {self._plan.ready_timeout:g} s before it: "
+                f"{system.trouble}"
+            ) from error
 
     def _all(self, system: Subject) -> dict[str, Managed]:
         """Its processes, and the servers behind its agents."""

@@ -1,7 +1,8 @@
 """``python -m anywire_experiment.run.launch CPUS MODULE [ARGUMENTS]``: run a module bound to some cores (``0,1``;
 empty: any), before it imports or starts anything, so that every thread it will have is bound too; and end it with its
 parent. With ``--`` in the place of the module the arguments are any program and its own; on Linux what that starts and
-leaves behind, as a daemon does, stays below it, where it is found.
+leaves behind, as a daemon does, stays below it, where it is found. Such a program does not end with the parent by
+itself: the guard ends it (`anywire_experiment.run.guard`), as long as what it has started can be found below it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def main() -> None:
             sys.exit("the parent process ended")
         if cpus:
             os.sched_setaffinity(0, {int(each) for each in cpus.split(",")})
+        if module == PROGRAM:
+            prctl(_PR_SET_PDEATHSIG, 0)
     if module == PROGRAM:
         try:
             os.execvp(arguments[0], arguments)

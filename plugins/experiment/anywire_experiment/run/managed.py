@@ -1,4 +1,4 @@
-"""A process of a cell: started, spoken to in lines, measured, and ended for sure."""
+"""A process of a cell: started, spoken to in lines, measured, and ended for sure, were this one killed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import psutil
 
 from anywire.errors import AnywireError
 from anywire_experiment.record.cells import ProcessUse
+from anywire_experiment.run.guarding import Guard, guarded
 
 _LAST_LINES = 12
 
@@ -68,9 +69,22 @@ class Managed:
         """One more life of it."""
         self.expected_end = False
         self._heard = asyncio.Queue()
+        guard = await guarded()
+        try:
+            self._process = await self._launched()
+        except BaseException:
+            await guard.release()
+            raise
+        guard.watch(self._process.pid)
+        self.use.lives += 1
+        self._waiting = asyncio.create_task(self._live(self._process, self._heard, guard))
+        if first_line:
+            self.say(first_line)
+
+    async def _launched(self) -> asyncio.subprocess.Process:
         cpus = ",".join(map(str, self.use.cpus))
         with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *self.prefix,
                 *(*self.python, cpus, *self._arguments),
                 stdin=asyncio.subprocess.PIPE,
@@ -80,10 +94,6 @@ class Managed:
                 start_new_session=True,
                 limit=2**24,
             )
-        self.use.lives += 1
-        self._waiting = asyncio.create_task(self._live(self._process, self._heard))
-        if first_line:
-            self.say(first_line)
 
     def say(self, line: str) -> None:
         assert self._process is not None
@@ -175,7 +185,9 @@ class Managed:
         if self._waiting is not None:
             await asyncio.shield(self._waiting)
 
-    async def _live(self, process: asyncio.subprocess.Process, heard: asyncio.Queue[dict[str, Any]]) -> None:
+    async def _live(
+        self, process: asyncio.subprocess.Process, heard: asyncio.Queue[dict[str, Any]], guard: Guard
+    ) -> None:
         assert process.stdout is not None
         assert process.stdin is not None
         await self._read(process.stdout, heard)
@@ -186,6 +198,7 @@ class Managed:
         heard.put_nowait({"event": "ended_process"})
         if not self.expected_end:
             self._died(self)
+        await guard.release(process.pid)
 
     async def _read(self, output: asyncio.StreamReader, heard: asyncio.Queue[dict[str, Any]]) -> None:
         """Take in what it tells, to the end. What else it writes, as a library of its may, is passed over."""

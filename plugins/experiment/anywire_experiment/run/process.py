@@ -3,6 +3,7 @@ and ``anywire agent`` are, but spoken to by the runner.
 
 The configuration is the first line of its standard input; after that each line is a command. ``settings``: tell what
 the transports were asked for and granted. ``whole``: tell when all agents are there and ready, and one has answered.
+``available``: tell when all are, and no breaker of theirs is open; and until then whenever it changes why not.
 ``counters``: tell what the orchestrator has counted.
 It tells what happens as JSON lines on its standard output, and ends with its standard input or on SIGTERM.
 """
@@ -10,7 +11,6 @@ It tells what happens as JSON lines on its standard output, and ends with its st
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -29,13 +29,11 @@ from anywire.roles.parent import inherited_config
 from anywire.roles.ready import keep_what_is_there
 from anywire.roles.stop import Stop, run
 from anywire.selector import AgentView
-from anywire.submission import Submission
 from anywire.transport import Transport
+from anywire_experiment.run.agents_well import all_well, answered
 
 AGENT = "agent"
 """What agents' names begin with."""
-_PROBE_TIMEOUT = 60.0
-"""Seconds that the first answer may take: real models begin together and share the processors."""
 
 
 def tell(event: str, **members: Any) -> None:
@@ -101,31 +99,34 @@ class _Orchestrator:
     """What the orchestrator's process answers to."""
 
     def __init__(self, served: Served, agents: int) -> None:
-        self._served, self._agents = served, agents
-        self._task: asyncio.Task[None] | None = None
+        self._served = served
+        self._names = {f"{AGENT}-{number}" for number in range(1, agents + 1)}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        """By what is asked, the newest."""
 
     def whole(self) -> None:
-        self._task = asyncio.create_task(self._tell_whole())
+        self._tasks["whole"] = asyncio.create_task(self._tell_whole())
+
+    def available(self) -> None:
+        self._tasks["available"] = asyncio.create_task(self._tell_available())
 
     def counters(self) -> None:
         stats = self._served.orchestrator.stats()
         wasted = {f"hedges_{name}": number for name, number in stats["hedging"].items()}
         tell("counters", counters={**stats["events"], **wasted})
 
-    async def _tell_whole(self) -> None:
-        names = {f"{AGENT}-{number}" for number in range(1, self._agents + 1)}
+    async def _tell_available(self) -> None:
+        await all_well(self._served.orchestrator, self._names, lambda why: tell("awaited", reason=why))
+        tell("available")
 
+    async def _tell_whole(self) -> None:
         def all_ready(agents: list[AgentView]) -> bool:
-            return {each.agent_id for each in agents if each.status.state == "ready"}.issuperset(names)
+            return {each.agent_id for each in agents if each.status.state == "ready"}.issuperset(self._names)
 
         orchestrator = self._served.orchestrator
         await orchestrator.agents_until(all_ready)
-        model = next(iter(orchestrator.models()), "")
-        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Ready?"}], "max_tokens": 1})
         try:
-            stream = orchestrator.submit(Submission("chat", model, body, deadline_s=_PROBE_TIMEOUT))
-            while await stream.take():
-                pass
+            stream = await answered(orchestrator)
         except AnywireError as error:
             tell("refused", reason=f"{error.code}: {error}")
             return
@@ -137,10 +138,15 @@ async def _serve(config: Config, plugins: _Plugins, agents: int, inside: bool, s
     context = running(config, plugins, stop, count) if inside else serving(config, plugins, stop)
     async with context as served:
         orchestrator = _Orchestrator(served, agents)
-        asked = {"settings": plugins.tell_settings, "whole": orchestrator.whole, "counters": orchestrator.counters}
+        asked = {
+            "settings": plugins.tell_settings,
+            "whole": orchestrator.whole,
+            "available": orchestrator.available,
+            "counters": orchestrator.counters,
+        }
         obey(stop, asked)
         keep_what_is_there()
-        tell("started", url=served.address)
+        tell("started", url=served.address, answers=list(asked))
         await stop.wait()
 
 

@@ -74,6 +74,10 @@ class Subject(ABC):
     async def _start(self) -> None:
         """`start` it, when its companions are ready."""
 
+    async def available(self) -> None:  # noqa: B027 - a system of others has none to tell
+        """Return when every agent takes tasks, as the orchestrator tells; `trouble` is why not, until then. Of a system
+        that is not Anywire's nothing is known. Raises `CellFailed`."""
+
     async def counters(self) -> Mapping[str, float]:
         """What it has counted so far. Raises `CellFailed`."""
         return {}

@@ -53,7 +53,7 @@ class System(Subject):
         """``beside``: agents that run on the orchestrator's host, and not behind the link."""
         super().__init__(arm, folder, private, cpus, hosts, died)
         self._single = starts_its_agents(arm)
-        self._counts = True
+        self._counts, self._tells_available = True, False
         self._tasks = private / "tasks.jsonl"
         """What the recorder writes."""
         host = hosts.orchestrator.address if hosts else LOOPBACK
@@ -102,7 +102,8 @@ class System(Subject):
     async def _start(self) -> None:
         self._write_configs()
         await self.orchestrator.start(self._first_line(ORCHESTRATOR))
-        self.url = (await self.orchestrator.hear("started"))["url"]
+        told = await self.orchestrator.hear("started")
+        self.url, self._tells_available = told["url"], "available" in told.get("answers", ())
         for name in self.agents:
             await self.start_agent(name)
         await self.whole()
@@ -124,6 +125,16 @@ class System(Subject):
         expected = self.arm.transports[0]
         if told["transport"] != expected:
             raise CellFailed(f"the first request was answered over {told['transport']} and not {expected}")
+
+    async def available(self) -> None:
+        if not self._tells_available:
+            return  # a revision from before it was asked for that
+        self.trouble = ""
+        self.orchestrator.say("available")
+        told = await self.orchestrator.hear("available", "awaited", silence=_ANSWER)
+        while told["event"] == "awaited":
+            self.trouble = told["reason"]
+            told = await self.orchestrator.hear("available", "awaited")
 
     async def counters(self) -> Mapping[str, float]:
         if not self.orchestrator.alive or not self._counts:

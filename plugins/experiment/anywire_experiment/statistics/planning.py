@@ -39,6 +39,7 @@ def power(
     alpha: float = 0.05,
     family: int = 1,
     known_from: int | None = None,
+    of_mean: bool = False,
 ) -> tuple[float, float]:
     """The chances that ``blocks`` blocks show equivalence, and that they show a difference.
 
@@ -46,7 +47,8 @@ def power(
     (0.10 for 10 %), ``true_ratio`` what is the case, ``family`` how many comparisons are judged together: each gets its
     share of ``alpha``, which is the least that Holm's correction leaves to any. ``known_from``: the blocks of the run
     that told the spread, when it is an estimate; the chance is then the mean over the spreads that may be the true one.
-    None where the spread is known.
+    None where the spread is known. ``of_mean``: for a mean that is judged by its spread, as shares are, and not a
+    median.
 
     By simulation, for normal log ratios that are independent: heavy tails and skew change a median's power little,
     dependence and drift take some. ValueError for numbers that make no sense.
@@ -56,7 +58,10 @@ def power(
         return 0.0, 0.0
     shift, edge = math.log(positive(true_ratio, "true_ratio")), math.log1p(margin)
     spreads = _spreads(spread, known_from)
-    return _equivalence(blocks, spreads, shift, edge, share), _difference(blocks, spreads, shift, share)
+    return (
+        _equivalence(blocks, spreads, shift, edge, share, of_mean),
+        _difference(blocks, spreads, shift, share, of_mean),
+    )
 
 
 def blocks_needed(

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from anywire_experiment.statistics.probability import beta_quantile, student_quantile
+from anywire_experiment.statistics.run_order import widened_by
 from anywire_experiment.statistics.samples import ROUNDING, Estimate, Floats, fraction
 
 
 def share_over_blocks(failed: Sequence[int], requests: Sequence[int], level: float = 0.95) -> Estimate | None:
     """The share of failed requests of all, with its interval over blocks; None when fewer than 2 blocks have requests.
 
-    ``failed`` and ``requests`` have one entry per block. The block is the unit, however many requests it has: they
-    fail together. The interval is Clopper and Pearson's, for as many independent requests as the blocks are worth
-    (Korn & Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts estimated
-    from survey data"): share * (1 - share) / variance, the variance being that of a ratio between blocks, corrected
-    for how few blocks know it, and never more than there are requests. Where no block differs from another, nothing
-    tells how alike the requests of a block are, and each block counts as one: with no failure in 12 blocks the upper
-    limit of 95 % is 26 %, for a block in four may have lost everything without having been seen.
+    ``failed`` and ``requests`` have one entry per block, in the order in which they ran. The block is the unit, however
+    many requests it has: they fail together. The interval is Clopper and Pearson's, for as many independent requests as
+    the blocks are worth (Korn & Graubard 1998, "Confidence intervals for proportions with small expected number of
+    positive counts estimated from survey data"): share * (1 - share) / variance, the variance being that of a ratio
+    between blocks, corrected for how few blocks know it, larger where blocks are like their predecessors
+    (`widened_by`), and never more than there are requests. Where no block differs from another, nothing tells how alike
+    the requests of a block are, and each block counts as one: with no failure in 12 blocks the upper limit of 95 % is
+    26 %, for a block in four may have lost everything without having been seen.
 
     ValueError for lists of different lengths, counts below zero, and more failures than requests.
     """
@@ -36,7 +38,8 @@ def share_over_blocks(failed: Sequence[int], requests: Sequence[int], level: flo
     total = float(sent.sum())
     share = float(lost.sum()) / total
     residuals = lost - share * sent
-    variance = blocks / (blocks - 1) * float(residuals @ residuals) / total**2
+    wider = float(widened_by(residuals / sent))
+    variance = blocks / (blocks - 1) * float(residuals @ residuals) / total**2 * wider**2
     low, high = limits_of_shares(np.array([share]), np.array([variance]), total, blocks, level)
     return Estimate(share, float(low[0]), float(high[0]), level)
 
