@@ -12,6 +12,8 @@ DEMO_PROJECTS := pyproject.toml plugins/transports/dds/pyproject.toml plugins/sc
   plugins/selectors/pyproject.toml plugins/engines/openai/pyproject.toml plugins/engines/models/pyproject.toml plugins/engines/llama/pyproject.toml \
   plugins/gateways/openai/pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start thousands of processes, each of which would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 # uv installs the same in a tenth of the time.
 UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tests.long_form import SOAK, examples
 
-pytest_plugins = ["tests.loop_faults", "tests.nothing_missing", "tests.patience"]
+pytest_plugins = ["tests.longest_first", "tests.loop_faults", "tests.nothing_missing", "tests.patience"]
 
 # The same examples at every run. The long form draws others each time; what fails prints how to draw it again.
 # How long an example takes says nothing on a machine that does other things too.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import pyarrow.parquet as pq
 import yaml
 
 from anywire.stages import STAGES
+from anywire_experiment import report
 from anywire_experiment.plan.arms import ALONE
 from anywire_experiment.plan.orders import arm_names
 from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record.cells import SAMPLES_FILE, Cell, Event, ProcessUse, WorkloadRun, write_cell
-from anywire_experiment.record.environment import environment
+from anywire_experiment.record.environment import Environment, environment
 from anywire_experiment.record.folder import Session, Sessions
+from anywire_experiment.record.manifest import RESULTS, seal
 from anywire_experiment.record.samples import SAMPLES
 
 SECOND = 1_000_000_000
@@ -81,9 +84,7 @@ def fabricate(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.yaml").write_text(yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True))
     (folder / "plan.json").write_text(plan.model_dump_json(indent=2))
-    here = environment(["experiment", "run", "plan.yaml"], {})
-    here = msgspec.structs.replace(here, load_average=[0.1, 0.1, 0.1], dirty="clean", installed={})
-    sessions = Sessions(plan.seed, [Session("2026-01-01T00:00:00", here, "2026-01-01T01:00:00", "complete")])
+    sessions = Sessions(plan.seed, [Session("2026-01-01T00:00:00", _here(), "2026-01-01T01:00:00", "complete")])
     (folder / "environment.json").write_bytes(msgspec.json.encode(sessions))
     rng = np.random.default_rng(plan.seed)
     for block in range(1, plan.blocks + 1):
@@ -97,6 +98,24 @@ def fabricate(
             if not without(block, arm):
                 _cell(folder, plan, block, order, arm, levels, truth, own, rng)
     return folder
+
+
+def finished(folder: Path, *, drawn: bool = False) -> Path:
+    """Compute the results of a record and seal it. With ``drawn`` its whole report is among what is sealed, as a run
+    leaves it; that takes most of the time, and commands that take records do not look at it."""
+    if drawn:
+        report.write(folder)
+    else:
+        (folder / RESULTS).write_bytes(report.results_text(folder).encode())
+    seal(folder)
+    return folder
+
+
+@cache
+def _here() -> Environment:
+    """Where all records of this process were made; every package is looked at for that."""
+    here = environment(["experiment", "run", "plan.yaml"], {})
+    return msgspec.structs.replace(here, load_average=[0.1, 0.1, 0.1], dirty="clean", installed={})
 
 
 def _arms(plan: Plan) -> dict[str, dict[str, str]]:

@@ -9,29 +9,33 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.experiment.fabricated import Truth, fabricate, plan_of
+from tests.experiment.fabricated import Truth, fabricate, finished, plan_of
 from typer.testing import CliRunner
 
 from anywire.errors import ConfigError
-from anywire_experiment import outcome, report
+from anywire_experiment import outcome
 from anywire_experiment.cli import app
 from anywire_experiment.record.manifest import FORMAT, MANIFEST, seal
 from anywire_experiment.record.storage import RecordError
 
 TREE = plan_of(workloads={"one-client": {"requests": 60}}, metrics=["latency"])
 
+pytestmark = pytest.mark.usefixtures("computed_once")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sealed records of one plan with other seeds, which agree, in one folder."""
+    folder = tmp_path_factory.mktemp("made")
+    for seed, name in enumerate("ab", start=1):
+        finished(fabricate(folder / name, TREE | {"seed": seed}, {"dds": Truth(factor=1.5)}))
+    return folder
+
 
 @pytest.fixture
-def records(tmp_path: Path) -> tuple[Path, Path]:
-    """Two sealed records of one plan with other seeds, which agree."""
-    made = tuple(
-        fabricate(tmp_path / name, TREE | {"seed": seed}, {"dds": Truth(factor=1.5)})
-        for name, seed in (("a", 1), ("b", 2))
-    )
-    for folder in made:
-        report.write(folder)
-        seal(folder)
-    return made[0], made[1]
+def records(made: Path, tmp_path: Path) -> tuple[Path, Path]:
+    copies = shutil.copytree(made, tmp_path / "records")
+    return copies / "a", copies / "b"
 
 
 def edited(folder: Path) -> None:

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.experiment.fabricated import SECOND, fabricate, plan_of
+from tests.experiment.fabricated import SECOND, fabricate, finished, plan_of
 from typer.testing import CliRunner, Result
 
-from anywire_experiment import report
 from anywire_experiment.cli import app
 from anywire_experiment.dry_run.chances import chances, compared, pairs
 from anywire_experiment.dry_run.duration import AROUND, duration
@@ -19,7 +18,6 @@ from anywire_experiment.outcome.checked_record import checked
 from anywire_experiment.plan.arms import arms_of
 from anywire_experiment.plan.plan import Plan
 from anywire_experiment.record.cells import read_cell
-from anywire_experiment.record.manifest import seal
 from anywire_experiment.run.managed import Managed
 from anywire_experiment.statistics import FEWEST_BLOCKS
 
@@ -45,10 +43,8 @@ def run(*arguments: object) -> Result:
 @pytest.fixture(scope="module")
 def pilot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pilots") / "pilot"
-    fabricate(folder, plan_of(blocks=6, factors=FACTORS, workloads={"one": {"requests": 60}}, metrics=["latency"]))
-    report.write(folder)
-    seal(folder)
-    return folder
+    tree = plan_of(blocks=6, factors=FACTORS, workloads={"one": {"requests": 60}}, metrics=["latency"])
+    return finished(fabricate(folder, tree))
 
 
 @pytest.mark.parametrize(
@@ -230,9 +226,7 @@ def test_shares_of_a_pilot_are_told_by_its_spread(tmp_path: Path) -> None:
         "workloads": {"right": {"exercises": {}, "requests": 40}},
         "metrics": ["quality", "failures"],
     }
-    folder = fabricate(tmp_path / "pilot", plan_of(blocks=6, **members))
-    report.write(folder)
-    seal(folder)
+    folder = finished(fabricate(tmp_path / "pilot", plan_of(blocks=6, **members)))
     done = run(written(tmp_path, **members), "--dry-run", "--from", folder)
     assert done.exit_code == 0, done.output
     assert "with a margin of 10 % (of shares 5 points) and 1 comparison judged together:" in done.output

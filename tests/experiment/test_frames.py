@@ -10,13 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from tests.experiment.fabricated import Truth, fabricate, plan_of
+from tests.experiment.fabricated import Truth, fabricate, finished, plan_of
 
-from anywire_experiment import report
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.frames import NAMES, Tables, load
 from anywire_experiment.frames.schema import SCHEMAS, schema_of
-from anywire_experiment.record.manifest import seal
 from anywire_experiment.record.storage import RecordError
 
 TREE = plan_of(
@@ -30,10 +28,7 @@ TREE = plan_of(
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
     truths = {"dds": Truth(factor=1.5, failing=0.05, broken=frozenset({2}))}
-    folder = fabricate(tmp_path_factory.mktemp("frames") / "record", TREE, truths)
-    report.write(folder)
-    seal(folder)
-    return folder
+    return finished(fabricate(tmp_path_factory.mktemp("frames") / "record", TREE, truths))
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +112,7 @@ def test_without_them_it_says_what_to_install(record: Path, library: str) -> Non
 
 
 def test_a_record_that_was_edited_is_refused(tmp_path: Path) -> None:
-    folder = fabricate(tmp_path, plan_of(blocks=2))
-    report.write(folder)
-    seal(folder)
+    folder = finished(fabricate(tmp_path, plan_of(blocks=2)))
     path = folder / "cells/b001/dds/samples.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
     with pytest.raises(RecordError, match=r"cells/b001/dds/samples\.parquet: changed since it was sealed"):

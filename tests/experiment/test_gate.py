@@ -8,26 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.experiment.fabricated import Truth, fabricate, plan_of
+from tests.experiment.fabricated import Truth, fabricate, finished, plan_of
 from typer.testing import CliRunner, Result
 
-from anywire_experiment import report
 from anywire_experiment.cli import app
 from anywire_experiment.gate.condition import condition
 from anywire_experiment.gate.evidence import Evidence
 from anywire_experiment.gate.judged import judged
 from anywire_experiment.plan.metric import Metric
-from anywire_experiment.record.manifest import seal
 from anywire_experiment.statistics.unpaired import Side
 
 TREE = plan_of(blocks=16, workloads={"one": {"requests": 20}}, metrics=["latency", "failures"])
 
+pytestmark = pytest.mark.usefixtures("computed_once")
+
 
 def sealed(folder: Path, truths: dict[str, Truth], **members: object) -> Path:
-    fabricate(folder, TREE | members, truths)
-    report.write(folder)
-    seal(folder)
-    return folder
+    return finished(fabricate(folder, TREE | members, truths))
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +133,10 @@ def test_without_a_second_record_there_must_be_a_condition(records: dict[str, Pa
 
 def test_an_edited_record_is_refused(records: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(records["alike"], tmp_path / "edited")
-    (tmp_path / "edited/results.csv").write_text("mine")
+    (tmp_path / "edited/results.json").write_text("{}")
     done = compare(records["before"], tmp_path / "edited", "--fail-if", "slower > 5 %")
     assert done.exit_code == 1
-    assert "results.csv: changed since it was sealed" in str(done.exception)
+    assert "results.json: changed since it was sealed" in str(done.exception)
 
 
 def side(*values: float) -> Side:

@@ -16,6 +16,8 @@ from anywire_experiment.record.compact import publish
 from anywire_experiment.record.manifest import DERIVED, MANIFEST, RESULTS, seal
 from anywire_experiment.record.storage import RecordError
 
+pytestmark = pytest.mark.usefixtures("computed_once")
+
 
 @pytest.mark.parametrize("names", [DERIVED, tuple(f".{each}.new" for each in DERIVED)])
 def test_a_report_is_written_over_links_and_not_through_them(

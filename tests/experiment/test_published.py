@@ -27,6 +27,8 @@ from anywire_experiment.record.storage import RecordError
 
 TREE = plan_of(blocks=6, workloads={"one-client": {"requests": 60}, "streams": {"requests": 20, "stream": True}})
 
+pytestmark = pytest.mark.usefixtures("computed_once")
+
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -21,6 +21,8 @@ from anywire_experiment.record import signature, timestamp
 from anywire_experiment.record.manifest import MANIFEST, SIGNATURE, TIMESTAMP, seal
 from anywire_experiment.record.storage import RecordError
 
+pytestmark = pytest.mark.usefixtures("computed_once")
+
 
 @pytest.fixture(autouse=True)
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

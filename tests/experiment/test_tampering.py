@@ -24,7 +24,7 @@ from anywire_experiment.record.content import SUFFIX
 from anywire_experiment.record.manifest import DERIVED, MANIFEST, SIGNATURE, entry_of, seal
 from anywire_experiment.record.storage import RecordError
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("computed_once")]
 
 
 @pytest.fixture(scope="module")

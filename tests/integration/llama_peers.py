@@ -3,10 +3,11 @@
 ``client DOMAIN [PAUSE]`` writes the requests that come as JSON lines on stdin, and prints every response it takes. With
 PAUSE it looks into its reader every so many seconds only. At the line ``"found"`` it waits for a server.
 
-``server DOMAIN ID MODEL SLOTS [INTERVAL]`` does what the last message says: ``say TEXT``, ``count N SECONDS`` (N
-numbers with a pause between), ``cut TEXT`` (finish reason length), ``fail TEXT`` (finish reason error), ``hang``,
+``server DOMAIN ID MODEL SLOTS [INTERVAL [PAUSE]]`` does what the last message says: ``say TEXT``, ``count N SECONDS``
+(N numbers with a pause between), ``cut TEXT`` (finish reason length), ``fail TEXT`` (finish reason error), ``hang``,
 ``mute TEXT`` (no status from now on), ``bytes HEX HEX`` (a response for each). With INTERVAL it tells its status every
-so many seconds, the first after the first of them, as existing servers do.
+so many seconds, the first after the first of them, as existing servers do; 0 is often, and at once. With PAUSE it
+looks into its reader every so many seconds only.
 
 Both end with their stdin.
 """
@@ -152,8 +153,8 @@ def client(domain: int, pause: float) -> None:
 
 
 class Server:
-    def __init__(self, domain: int, server_id: str, model: str, slots: int, interval: float) -> None:
-        self.interval, self.muted = interval, False
+    def __init__(self, domain: int, server_id: str, model: str, slots: int, interval: float, pause: float) -> None:
+        self.interval, self.pause, self.muted = interval, pause, False
         self.server_id, self.model, self.slots, self.busy = server_id, model, slots, 0
         self.participant = DomainParticipant(domain)
         self.writing = threading.Lock()
@@ -171,7 +172,8 @@ class Server:
 
     def serve(self) -> None:
         threading.Thread(target=self.tell, daemon=True).start()
-        for request in new_samples(self.participant, self.reader):
+        reader = self.reader
+        for request in polled(reader, self.pause) if self.pause else new_samples(self.participant, reader):
             say(**asdict(request))
             threading.Thread(target=self.answer, args=(request,), daemon=True).start()
 
@@ -234,7 +236,8 @@ if __name__ == "__main__":
     if role == "client":
         client(int(number), float(more[0]) if more else 0.0)
     else:
-        server = Server(int(number), more[0], more[1], int(more[2]), float(more[3]) if len(more) > 3 else 0.0)
+        times = [float(each) for each in more[3:]] + [0.0, 0.0]
+        server = Server(int(number), more[0], more[1], int(more[2]), times[0], times[1])
         threading.Thread(target=server.serve, daemon=True).start()
         sys.stdin.read()
         leave(server.participant)

@@ -21,7 +21,7 @@ import psutil
 import pytest
 import pytest_asyncio
 import typer
-from tests.experiment.fabricated import fabricate, plan_of
+from tests.experiment.fabricated import fabricate, finished, plan_of
 from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
@@ -31,10 +31,8 @@ from anywire.config_layers import load
 from anywire.plugins import Plugins
 from anywire.roles.assembly import effective
 from anywire.testing.recorder import Recorder
-from anywire_experiment import report
 from anywire_experiment.plan.arms import arms_of
 from anywire_experiment.plan.reading import load_plan
-from anywire_experiment.record.manifest import seal
 from reserved import free_port, free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -421,9 +419,8 @@ async def test_the_page_of_records_works_as_written(reader: Reader) -> None:
     for seed, (name, blocks) in enumerate({"pilot": 6, "main": 16, "change": 16}.items()):
         folder = reader.folder / "records" / name
         metrics = ["latency", "failures"]
-        fabricate(folder, plan_of(name=name, blocks=blocks, seed=seed, metrics=metrics, **shared), spread=0.02)
-        report.write(folder)
-        seal(folder)
+        tree = plan_of(name=name, blocks=blocks, seed=seed, metrics=metrics, **shared)
+        finished(fabricate(folder, tree, spread=0.02))
     await reader.follow(DOCS / "how-to" / "use-a-record.md")
     assert not reader.programs
     assert (reader.folder / "paper/tables/all.tex").exists()
@@ -432,9 +429,7 @@ async def test_the_page_of_records_works_as_written(reader: Reader) -> None:
 def test_the_notebook_runs_as_it_is(tmp_path: Path) -> None:
     pytest.importorskip("pandas", reason="missing: pandas")
     record = tmp_path / "record"
-    fabricate(record, plan_of(blocks=3, metrics=["latency"], workloads={"one-client": {"requests": 40}}))
-    report.write(record)
-    seal(record)
+    finished(fabricate(record, plan_of(blocks=3, metrics=["latency"], workloads={"one-client": {"requests": 40}})))
     cells = json.loads((ROOT / "examples/notebook/read_a_record.ipynb").read_text())["cells"]
     code = "\n".join("".join(each["source"]) for each in cells if each["cell_type"] == "code")
     environment = {**os.environ, "RECORD": str(record), "MPLBACKEND": "agg"}

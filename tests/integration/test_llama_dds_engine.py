@@ -38,8 +38,8 @@ def domain(other_dds_domain: int) -> int:
 async def server(domain: int) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
-        async def start(name: str = "server-1", slots: int = 4, *interval: float) -> ServerProcess:
-            process: ServerProcess = await ServerProcess.start("server", domain, name, "llama-3", slots, *interval)
+        async def start(name: str = "server-1", slots: int = 4, *times: float) -> ServerProcess:
+            process: ServerProcess = await ServerProcess.start("server", domain, name, "llama-3", slots, *times)
             stack.push_async_callback(process.end)
             return process
 
@@ -158,12 +158,65 @@ async def test_the_wire_gets_what_clients_write_in_their_own_way(domain: int, se
     assert [each["content"] for each in process.said[0]["messages"]][1:] == ["", "", "say x"]
 
 
-async def test_many_at_once_all_come_to_a_server_that_keeps_eight(domain: int, server: Start) -> None:
-    await server(slots=64)
+@pytest.mark.parametrize("pause", [0.0, 0.3])
+async def test_many_at_once_all_come_to_a_server_that_keeps_eight(domain: int, server: Start, pause: float) -> None:
+    """Also to one that is away from its reader for a while."""
+    await server("server-1", 64, 0.0, pause)
     async with running(domain) as watched:
         await watched.ready()
         answers = await asyncio.gather(*(watched.run(f"say {number}", stream=False) for number in range(40)))
         assert [answer[0].text for answer in answers] == [str(number) for number in range(40)]
+
+
+async def test_more_requests_than_a_server_keeps_are_written_as_it_tells_that_it_works_on_them(
+    domain: int, server: Start
+) -> None:
+    process = await server(slots=20)
+    async with running(domain, reader_pause=60) as watched:
+        await watched.ready()
+        hanging = [asyncio.create_task(watched.run("hang", stream=False)) for _ in range(20)]
+        await process.asked(20)
+        for each in hanging:
+            each.cancel()
+        await asyncio.wait(hanging)
+
+
+async def test_a_request_that_others_pushed_out_of_the_servers_reader_is_asked_again(
+    domain: int, server: Start, caplog: Any
+) -> None:
+    process = await server("server-1", 64, 0.0, 0.5)
+    client: ClientProcess = await ClientProcess.start("client", domain)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(client.end)
+        watched = await stack.enter_async_context(running(domain))
+        await watched.ready()
+        await client.served()
+        while not all(each.counts for each in watched.engine._servers):
+            await watched.run("count 3 0.3")
+        own: list[str] = []
+        while "has lost" not in caplog.text:  # where the server looks in between, nothing is lost
+            own.append(f"say {len(own)}")
+            answer = asyncio.create_task(watched.run(own[-1], stream=False))
+            await asyncio.sleep(0)  # it is written
+            for number in range(10):
+                client.ask(f"{own[-1]}, {number}", "say other")
+            assert f"say {(await answer)[0].text}" == own[-1]
+        read = [each["messages"][0]["content"] for each in process.said]
+        assert [each for each in read if each in own] == own
+
+
+async def test_a_request_that_is_lost_again_and_again_fails(
+    domain: int, server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anywire_engine_llama_dds.servers.QUIET", 0.3)
+    await server()
+    async with running(domain) as watched:
+        await watched.ready()
+        while not all(each.counts for each in watched.engine._servers):
+            await watched.run("count 3 0.3")
+        monkeypatch.setattr(watched.engine._asked._flow.writer, "write", lambda sample: True)
+        with pytest.raises(EngineFailed, match="lost this request 3 times"):
+            await watched.run("say x")
 
 
 @pytest.mark.parametrize(

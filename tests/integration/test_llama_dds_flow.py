@@ -106,3 +106,16 @@ async def test_one_that_acknowledges_nothing_holds_up_others_once_but_itself_for
         await one.heard(False)
     assert not alone.flow.free
     assert among_others.fill() > BOUND
+
+
+async def test_what_the_only_reader_has_read_tells_that_it_read_what_came_before(bounded: Any) -> None:
+    one = bounded(pause=60)
+    for number in range(BOUND):
+        one.flow.write(b"", number)
+    assert not one.flow.free
+    one.flow.settle_up_to(BOUND - 3)
+    assert one.fill() == BOUND - 2
+    one.flow.settle_up_to("nobody")
+    assert not one.flow.free
+    one.flow.settle_all()
+    assert one.fill() == BOUND

@@ -24,10 +24,12 @@ class LlamaDdsEngineConfig(LlamaDdsOptions):
         default=512, ge=1, le=2**31 - 1, description="Tokens of the longest answer where the request names no limit."
     )
     reader_pause: float = pydantic.Field(
-        default=0.05,
+        default=5.0,
         ge=0,
-        le=10,
-        description="Seconds that the server may be away from its reader and lose no request.",
+        le=60,
+        description="Seconds that the server may be away from its reader and lose no request. A request counts as read "
+        "when the server answers it or a later one, or tells that it works on all of them, and at the latest after so "
+        "long.",
     )
     startup_timeout: float = pydantic.Field(
         default=60.0, gt=0, description="Seconds that the server may take to appear before the engine counts as failed."

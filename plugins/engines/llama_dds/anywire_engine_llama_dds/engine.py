@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import secrets
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import ClassVar
 from uuid import UUID
 
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
-from anywire.errors import AnywireError, EngineFailed, InvalidRequest
+from anywire.errors import EngineFailed, InvalidRequest
 from anywire.messages import State, TaskRequest
 from anywire.offers import Offer, OfferState
 from anywire.once_log import OnceLog
 from anywire_dds.cdr import Malformed
 from anywire_dds.endpoints import BATCH
 from anywire_dds.llama_ends import Endpoint, LlamaEnds
-from anywire_dds.llama_flow import Flow
 from anywire_dds.llama_text import mended_response
 from anywire_dds.llama_types import (
     REQUEST_TOPIC,
     RESPONSE_TOPIC,
     ChatCompletionResponse,
     gateway_id,
-    pack,
     unpack,
 )
+from anywire_engine_llama_dds.asked import Asked
 from anywire_engine_llama_dds.config import LlamaDdsEngineConfig
 from anywire_engine_llama_dds.requests import wire_request
 from anywire_engine_llama_dds.running import Running, last_delta
@@ -36,7 +32,6 @@ from anywire_engine_llama_dds.servers import Server, Servers
 
 log = logging.getLogger(__name__)
 
-ACK_WAIT = 1.0
 FEATURES = dict.fromkeys(("audio", "json", "logprobs", "tools", "vision"), False)
 """What the wire has no place for, whatever the server's model can do."""
 
@@ -55,15 +50,9 @@ class LlamaDdsEngine(Engine):
             "starting", (_offer(config.model, "starting"),) if config.model else (), self._nobody()
         )
         self._ends: LlamaEnds | None = None
-        self._flow: Flow | None = None
-        self._running: dict[str, Running] = {}
-        self._abandoned: set[str] = set()
-        self._waiting: deque[tuple[str, bytes]] = deque()
         self._writers: dict[int, UUID | None] = {}
         self._readers: set[int] = set()
         self._once = OnceLog(log)
-        self._prefix = f"anywire-{secrets.token_hex(5)}-"
-        self._numbers = itertools.count(1)
 
     async def start(self, changed: Callable[[], None]) -> None:
         """Look for the server; `status` tells when it is there. Raises `TransportUnavailable`."""
@@ -73,7 +62,7 @@ class LlamaDdsEngine(Engine):
         try:
             # Before the reader of statuses: a server whose status has come knows this one, and no response is lost.
             self._take = ends.read(RESPONSE_TOPIC, self._on_responses)
-            self._open_writer(ends)
+            self._asked = Asked(ends, self.config.reader_pause, lambda: self._servers)
             self._servers = Servers(ends, self.config.server_id, self._told, self._lost)
             self._look = ends.watch("writers", RESPONSE_TOPIC, self._writer)
             ends.watch("readers", REQUEST_TOPIC, self._reader)
@@ -89,10 +78,7 @@ class LlamaDdsEngine(Engine):
             return
         self._patience.cancel()
         self._servers.close()
-        if self._flow is not None:
-            self._flow.close()
-        for running in self._running.values():
-            running.fail(EngineFailed("the engine is closed"))
+        self._asked.close()
         await ends.close()
 
     def status(self) -> EngineStatus:
@@ -111,7 +97,8 @@ class LlamaDdsEngine(Engine):
                     yield Delta(response.content)
             yield last_delta(response, begun)
         finally:
-            self._end(running)
+            if self._asked.end(running):
+                self._offer()
 
     def _has_no_slot(self) -> bool:
         """Whether every slot is in use: by what was asked here, or as the server told last."""
@@ -120,7 +107,7 @@ class LlamaDdsEngine(Engine):
             return False
         idle: int = server.status.slots_idle
         slots: int = idle + server.status.slots_processing
-        return slots > 0 and (idle <= 0 or len(self._running) + len(self._abandoned) >= slots)
+        return slots > 0 and (idle <= 0 or len(self._asked.running) + len(self._asked.abandoned) >= slots)
 
     # Requests
 
@@ -133,48 +120,13 @@ class LlamaDdsEngine(Engine):
                 f"the server of DDS domain {self.config.domain} is the llama_dds gateway of the very orchestrator that "
                 "sent this task: give gateway and engine different domains"
             )
-        request_id = f"{self._prefix}{next(self._numbers)}"
         model = server.status.model_loaded if self.config.model else task.model
-        request = wire_request(task, request_id, model, self.config.temperature, self.config.max_tokens)
+        running = Running(wire_request(task, "", model, self.config.temperature, self.config.max_tokens))
         try:
-            sample = pack(request)
+            self._asked.ask(running)
         except ValueError as error:
             raise InvalidRequest(str(error), status=400) from error
-        running = self._running[request_id] = Running(request_id)
-        self._waiting.append((request_id, sample))
-        self._pump()
         return running
-
-    def _end(self, running: Running) -> None:
-        """Nobody reads it any more. The wire has no cancel: an answer that has not ended keeps its slot."""
-        del self._running[running.request_id]
-        waiting = len(self._waiting)
-        self._waiting = deque(each for each in self._waiting if each[0] != running.request_id)
-        if not running.ended and len(self._waiting) == waiting and len(self._servers):
-            self._abandoned.add(running.request_id)
-            self._offer()
-
-    def _pump(self) -> None:
-        flow = self._flow
-        while flow is not None and self._waiting and flow.free:
-            request_id, sample = self._waiting[0]
-            try:
-                if not flow.write(sample, request_id):
-                    return
-            except AnywireError as error:
-                self._running[request_id].fail(EngineFailed(f"the request could not be written: {error}"))
-            self._waiting.popleft()
-
-    def _open_writer(self, ends: LlamaEnds) -> None:
-        writer = ends.writer(REQUEST_TOPIC)
-        self._flow = Flow(writer, self.config.reader_pause, ACK_WAIT, self._pump, lambda: len(self._servers) <= 1)
-
-    def _renew_writer(self) -> None:
-        """A server that comes back finds nothing of what was asked of it before: nobody would read the answers."""
-        if self._ends is not None and self._flow is not None:
-            self._flow.close()
-            self._ends.retire(self._flow.writer)
-            self._open_writer(self._ends)
 
     # Responses
 
@@ -194,26 +146,27 @@ class LlamaDdsEngine(Engine):
 
     def _received(self, response: ChatCompletionResponse, content: bytes, writer: int) -> None:
         request_id = response.request_id
-        self._servers.answered(self._participant(writer))
-        if not request_id.startswith(self._prefix):
+        participant = self._participant(writer)
+        self._servers.answered(participant)
+        if not self._asked.is_own(request_id):
             return  # to somebody else
-        if self._flow is not None:
-            self._flow.settle(request_id)
-        running = self._running.get(request_id)
+        only = participant is not None and len(self._servers) == 1 and self._is_server(participant)
+        self._asked.was_read(request_id, only)
+        running = self._asked.running.get(request_id)
         if running is None:
-            if response.is_final and request_id in self._abandoned:
-                self._abandoned.discard(request_id)
+            if response.is_final and request_id in self._asked.abandoned:
+                self._asked.abandoned.discard(request_id)
                 self._offer()
         elif not running.ended and self._is_of(response, running, writer):
-            running.owner = writer
+            running.owner, running.answered_as = writer, request_id
             running.push(response, content)
 
     def _is_of(self, response: ChatCompletionResponse, running: Running, writer: int) -> bool:
         if running.owner:
-            return running.owner == writer
-        if not self.config.server_id:
-            return True
-        participant = self._participant(writer)
+            return running.owner == writer and running.answered_as == response.request_id
+        return not self.config.server_id or self._is_server(self._participant(writer))
+
+    def _is_server(self, participant: UUID | None) -> bool:
         return any(server.participant == participant for server in self._servers)
 
     def _participant(self, writer: int) -> UUID | None:
@@ -226,7 +179,7 @@ class LlamaDdsEngine(Engine):
             self._writers[endpoint.handle] = endpoint.participant
         else:
             self._writers.pop(endpoint.handle, None)
-            for running in self._running.values():
+            for running in self._asked.running.values():
                 if running.owner == endpoint.handle and not running.ended:
                     running.fail(EngineFailed("the server that was answering has gone"))
 
@@ -248,8 +201,9 @@ class LlamaDdsEngine(Engine):
     def _told(self) -> None:
         """A status came."""
         if not any(server.status.slots_processing for server in self._servers):
-            self._abandoned.clear()
+            self._asked.abandoned.clear()
         self._offer()
+        self._asked.compare()
 
     def _offer(self) -> None:
         """Say what the ready server has to offer."""
@@ -262,7 +216,7 @@ class LlamaDdsEngine(Engine):
         self._patience.cancel()
         told = ready.status
         slots = told.slots_idle + told.slots_processing
-        left = max(slots - len(self._abandoned), 0) if slots else None
+        left = max(slots - len(self._asked.abandoned), 0) if slots else None
         offer = _offer(self.config.model or told.model_loaded)
         self._set(EngineStatus("ready", (offer,) if offer.model else (), slots=left))
 
@@ -270,16 +224,15 @@ class LlamaDdsEngine(Engine):
         name = server.status.server_id
         log.warning("server %s of DDS domain %d is lost: %s", name, self.config.domain, reason)
         others = self._ready_server() is not None
-        for running in self._running.values():
+        for running in self._asked.running.values():
             owner = self._writers.get(running.owner)
             if not others or (owner is not None and owner == server.participant):
                 running.fail(EngineFailed(f"server {name} was lost: {reason}"))
         if others:
             self._offer()
             return
-        self._waiting.clear()
-        self._abandoned.clear()
-        self._renew_writer()
+        if self._ends is not None:
+            self._asked.forget()
         self._set(self._without(f"server {name} was lost: {reason}", "failed", "crashed"))
 
     def _nobody(self) -> str:

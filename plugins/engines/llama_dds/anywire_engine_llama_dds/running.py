@@ -15,18 +15,23 @@ from anywire.errors import (
     ModelStopped,
     PayloadTooLarge,
 )
-from anywire_dds.llama_types import ChatCompletionResponse, read_error
+from anywire_dds.llama_types import ChatCompletionRequest, ChatCompletionResponse, read_error
 
 _CLIENTS_FAULT = {InvalidRequest: 400, ModelNotFound: 404, ModelStopped: 409, PayloadTooLarge: 413}
 """The errors that the request is to blame for, and their HTTP status."""
 
 
 class Running:
-    """One request. ``owner`` is the writer of its first response, the only one heard. ``ended``: no more comes."""
+    """One request, asked once or several times, each time with an id of its own in ``request_ids``. ``owner`` is the
+    writer of its first response, and ``answered_as`` the id that this has: nothing else is heard. ``is_written``
+    tells that it waits for the server, and no more for room to be written. ``ended``: no more comes."""
 
-    def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
+    def __init__(self, request: ChatCompletionRequest) -> None:
+        self.request = request
+        self.request_ids: list[str] = []
+        self.is_written = False
         self.owner = 0
+        self.answered_as = ""
         self.ended = False
         self._responses: deque[ChatCompletionResponse] = deque()
         self._decoder: codecs.IncrementalDecoder | None = None

@@ -28,11 +28,14 @@ OBSERVED = 8
 """Times between two statuses that are remembered; the longest of them is the interval."""
 SHORTEST_INTERVAL = 0.5
 """Seconds; a server that tells its status more often than that may pause for a moment."""
+QUIET = 2.0
+"""Seconds for which a server tells that it does nothing before that is believed: it may be away from its reader."""
 
 
 class Server(msgspec.Struct, eq=False):
     """One life of a server. ``handle`` is that of its status writer, ``missed`` the intervals since it gave a sign of
-    life."""
+    life. ``counts``: it has told once that it processes something. ``quiet_since`` is when it told that it processes
+    nothing, for the first time since it was asked last; None once it answers or tells otherwise."""
 
     status: Any
     handle: int
@@ -41,6 +44,13 @@ class Server(msgspec.Struct, eq=False):
     gaps: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=OBSERVED))
     missed: int = 0
     silence: asyncio.TimerHandle | None = None
+    counts: bool = False
+    quiet_since: float | None = None
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it has told for `QUIET` seconds that it does nothing, and is one that counts."""
+        return self.counts and self.quiet_since is not None and self.told_at - self.quiet_since >= QUIET
 
 
 class Servers:
@@ -72,6 +82,12 @@ class Servers:
         for server in self._known.values():
             if server.participant == participant is not None:
                 server.missed = 0
+                server.quiet_since = None
+
+    def asked(self) -> None:
+        """A request was written."""
+        for server in self._known.values():
+            server.quiet_since = None
 
     def _on_status(self) -> None:
         for data, info in self._take():
@@ -109,6 +125,10 @@ class Servers:
             known.told_at = now
             known.status = status
             self._expect(known)
+        if status.slots_processing > 0:
+            known.counts, known.quiet_since = True, None
+        elif known.quiet_since is None:
+            known.quiet_since = known.told_at
         self._changed()
 
     def _expect(self, server: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from anywire_experiment.plan.faults import FAULT, is_none
 from anywire_experiment.plan.metric import OF_REQUESTS, Metric, fewest_samples
 from anywire_experiment.record.cells import CELL, Cell, read_cell
 from anywire_experiment.record.folder import plan_of
+from anywire_experiment.record.manifest import fingerprint
 from anywire_experiment.record.storage import RecordError
 
 Block = dict[str, Measured]
@@ -53,6 +55,11 @@ class RawData:
         if not self.cells:
             raise RecordError(f"the record {folder} has no cells yet: nothing was measured")
         self.cells.sort(key=lambda each: (each.block, each.order))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """One hash for everything that was not computed from something else in the record."""
+        return fingerprint(self.folder)
 
     @property
     def expected(self) -> int:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from anywire.errors import DeadlineExceeded
 from anywire_experiment.record.cells import SAMPLES_FILE
+from anywire_experiment.record.content import read_table
 from anywire_experiment.record.samples import ADDED, SAMPLES
 
 Floats = NDArray[np.float64]
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 def read_samples(folder: Path) -> pa.Table:
     """A cell's rows. Raises OSError, or ValueError when they are no samples."""
-    table = pq.read_table(folder / SAMPLES_FILE)
+    table = read_table(folder / SAMPLES_FILE)
     for name in ADDED:
         if name not in table.column_names:
             field = SAMPLES.field(name)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
-from scipy import stats
 
 from anywire_experiment.analysis.arm_figures import ArmFigures
 from anywire_experiment.analysis.blocks import mean_over_blocks
@@ -19,6 +18,7 @@ from anywire_experiment.analysis.wording import percent
 from anywire_experiment.plan.plan import Plan
 from anywire_experiment.plan.workload import Closed, Poisson, Workload
 from anywire_experiment.statistics import Estimate, holm
+from anywire_experiment.statistics.probability import binomial_above, student_above
 from anywire_experiment.statistics.steady import batch_medians, step_in
 
 FEWEST_FOR_STEP, FEWEST_FOR_START = 200, 50
@@ -52,7 +52,7 @@ def steadiness_of(record: RawData, arm: str, workload: str) -> SteadyFigures | N
     long = [each for each in blocks.values() if each.size >= FEWEST_FOR_STEP]
     stepped = sum(step_in(each).shown for each in long)
     start, p_start = _start(record.plan, blocks)
-    p_steps = float(stats.binom.sf(stepped - 1, len(long), BY_CHANCE))
+    p_steps = float(binomial_above(stepped - 1, len(long), BY_CHANCE))
     p = min(1.0, 2.0 * min(p_start, p_steps))
     return SteadyFigures(len(long), stepped, start, p, p, False)
 
@@ -112,5 +112,8 @@ def _start(plan: Plan, blocks: Mapping[int, Floats]) -> tuple[Estimate | None, f
     found = mean_over_blocks(plan, logs)
     if found is None or np.ptp(logs) == 0.0:
         return None, 1.0
-    p = float(stats.ttest_1samp(logs, 0.0).pvalue)
+    count = len(logs)
+    variance = float(np.var(logs)) * (count / (count - 1))
+    t = float(np.mean(logs)) / math.sqrt(variance / count)
+    p = 2.0 * float(student_above(abs(t), count - 1))
     return Estimate(math.exp(found.value), math.exp(found.low), math.exp(found.high), found.level), p

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import msgspec
 import numpy as np
-from scipy import stats
 
 from anywire.builtin.distribution import Distribution
 from anywire.errors import ConfigError
@@ -94,13 +93,15 @@ def _candidates(measured: Floats) -> Iterator[Distribution]:
 
 
 def _judged(distribution: Distribution, measured: Floats) -> Fitted:
+    from scipy.stats import wasserstein_distance  # slow to import, and what else takes records does not need it
+
     rng = random.Random(1)
     drawn = np.array([distribution.draw(rng) for _ in range(_DRAWS)])
     errors = {
         f"p{round(100 * at)}": float(np.quantile(drawn, at) / value - 1) if value > 0 else 0.0
         for at, value in zip(QUANTILES, np.quantile(measured, QUANTILES), strict=True)
     }
-    distance = float(stats.wasserstein_distance(drawn, measured)) / float(measured.mean())
+    distance = float(wasserstein_distance(drawn, measured)) / float(measured.mean())
     rounded = distribution.model_copy(
         update={"mean": round(distribution.mean, 3), "spread": round(distribution.spread, 3)}
     )

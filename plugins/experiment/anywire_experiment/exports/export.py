@@ -15,7 +15,7 @@ from anywire_experiment.analysis.results import Results
 from anywire_experiment.exports import data, figures, tables
 from anywire_experiment.frames import tables_of
 from anywire_experiment.outcome.checked_record import checked
-from anywire_experiment.record.manifest import MANIFEST, fingerprint
+from anywire_experiment.record.manifest import MANIFEST
 from anywire_experiment.record.signature import told
 from anywire_experiment.record.storage import RecordError
 
@@ -83,7 +83,7 @@ def _origin(raw: RawData, results: Results, hashes: Mapping[str, str]) -> dict[s
     return {
         "experiment": results.name,
         "question": results.question,
-        "raw_data_sha256": fingerprint(raw.folder),
+        "raw_data_sha256": raw.fingerprint,
         "sealed": (raw.folder / MANIFEST).exists(),
         "signature": told(raw.folder),
         "files": hashes,

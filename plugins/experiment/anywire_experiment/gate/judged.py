@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy import stats
-
 from anywire.errors import ConfigError
 from anywire_experiment.analysis.metrics import MEANINGS, SHARES
 from anywire_experiment.analysis.wording import percent
 from anywire_experiment.gate.condition import Condition
 from anywire_experiment.gate.evidence import Evidence
 from anywire_experiment.statistics import FEWEST_BLOCKS
+from anywire_experiment.statistics.probability import normal_quantile
 from anywire_experiment.statistics.unpaired import Side
 
 POWER = 0.8
@@ -154,7 +153,7 @@ def _limits(each: Evidence, side: Side) -> str:
 def _would_have_been_found(of: Condition, others: Sequence[tuple[Evidence, Side]], share: float) -> list[str]:
     """How large a change would have been shown with a chance of 80 %, of what is least sure: by as many standard errors
     as the limit is away, and those that power takes besides."""
-    more = 1.0 + float(stats.norm.ppf(POWER)) / float(stats.norm.isf(share))
+    more = 1.0 + float(normal_quantile(POWER)) / -float(normal_quantile(share))
     found = []
     for each, side in others:
         below, above = _bounds(of, each)

@@ -148,7 +148,7 @@ def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskEnded], target: Pat
     An answer for which a service has asked agents has the transport over which they were asked; another one than
     ``transports`` makes it ``wrong_transport``, as in `anywire_experiment.load.rows.Answer.judged`.
     """
-    parts = [pq.read_table(path, schema=LOADED) for path in loaded]
+    parts = [_loaded(path) for path in loaded]
     table = pa.concat_tables(parts) if parts else LOADED.empty_table()
     by_id: dict[str, TaskEnded] = {}
     children: dict[str, list[TaskEnded]] = {}
@@ -196,3 +196,8 @@ def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskEnded], target: Pat
     order = [(key, "ascending") for key in ("workload", "phase", "index")]
     pq.write_table(measurable(table.cast(SAMPLES)).sort_by(order), target, compression="zstd")
     return len(ids)
+
+
+def _loaded(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as file:  # not `pq.read_table`, which imports all that sets of files take
+        return file.read(use_threads=False).cast(LOADED)

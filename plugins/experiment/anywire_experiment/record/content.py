@@ -21,8 +21,9 @@ class UnknownType(ValueError):
 def read_table(path: Path) -> pa.Table:
     """Raises OSError, or ValueError when it is no table."""
     try:
-        # No threads: many small files, of which each is read in a blink.
-        return pq.read_table(path, use_threads=False)
+        # No threads, and no data set of several files (whose import takes pandas with it): each is read in a blink.
+        with pq.ParquetFile(path) as file:
+            return file.read(use_threads=False)
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(f"{path} is no table: {error}") from error
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results
-from anywire_experiment.record.manifest import fingerprint
 from anywire_experiment.report import plots, sections, surroundings
 from anywire_experiment.report.drawing import Picture
 from anywire_experiment.report.findings import findings
@@ -45,6 +44,6 @@ def html(record: RawData, results: Results) -> str:
         environment=surroundings.environment(record),
         settings=surroundings.settings(record),
         commands=surroundings.commands(record),
-        fingerprint=fingerprint(record.folder),
+        fingerprint=record.fingerprint,
         plan=(record.folder / "plan.yaml").read_text(encoding="utf-8"),
     )

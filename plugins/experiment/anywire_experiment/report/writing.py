@@ -11,7 +11,6 @@ from anywire_experiment.analysis.arm_figures import Valued
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results
 from anywire_experiment.analysis.wording import meaning_of
-from anywire_experiment.record.manifest import fingerprint
 from anywire_experiment.report import latex_tables, sections, surroundings, tables
 from anywire_experiment.report.findings import Finding, findings
 from anywire_experiment.report.summary import summary
@@ -45,7 +44,7 @@ def markdown(record: RawData, results: Results) -> str:
     given = (record.folder / "plan.yaml").read_text(encoding="utf-8").rstrip()
     fence = "`" * max(3, 1 + max((len(each) for each in re.findall("`+", given)), default=0))
     parts += ["## How to repeat it", _fenced(surroundings.commands(record), "```", "")]
-    parts += [f"SHA-256 of the raw data: {fingerprint(record.folder)}", _fenced(given, fence, "yaml")]
+    parts += [f"SHA-256 of the raw data: {record.fingerprint}", _fenced(given, fence, "yaml")]
     return "\n\n".join(each for each in parts if each) + "\n"
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from anywire.agent_health import AgentHealth
 from anywire.errors import AnywireError
 from anywire.events import HealthChanged
-from anywire.pipeline.orchestrator import Orchestrator
+from anywire.roles.orchestrator_role import Served
 from anywire.selector import AgentView
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
@@ -25,22 +25,22 @@ _AGAIN = 1.0
 """Seconds until an agent is asked again that had no room for the request, of which nothing is told."""
 
 
-async def all_well(orchestrator: Orchestrator, names: Collection[str], missing: Callable[[str], None]) -> None:
+async def all_well(served: Served, names: Collection[str], missing: Callable[[str], None]) -> None:
     """Return once the agents of these ``names`` are registered and ready, and none of their breakers is open.
     ``missing`` is told who is not and why, whenever that changes."""
-    changed = asyncio.Event()
+    orchestrator, changed = served.orchestrator, asyncio.Event()
     stop_listening = orchestrator.listen(changed.set)
     unsubscribe = orchestrator.events.subscribe("agents of the cell", lambda event: changed.set(), HealthChanged)
     told = ""
     try:
-        while why := "; ".join(_unwell(orchestrator, names)):
+        while why := "; ".join(_unwell(served, names)):
             if why != told:
                 missing(why)
                 told = why
             changed.clear()
-            for agent in _to_be_asked(orchestrator, names):
+            for agent in _to_be_asked(served, names):
                 with suppress(AnywireError):
-                    await answered(orchestrator, *agent)
+                    await answered(served, *agent)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_AGAIN):
                     await changed.wait()
@@ -49,9 +49,10 @@ async def all_well(orchestrator: Orchestrator, names: Collection[str], missing: 
         unsubscribe()
 
 
-async def answered(orchestrator: Orchestrator, model: str = "", agent: str = "") -> TaskStream:
+async def answered(served: Served, model: str = "", agent: str = "") -> TaskStream:
     """The stream of a small request that was answered, by ``agent`` where one is named and has room. ``model`` is the
     first one there is unless one is named. Raises `AnywireError`."""
+    orchestrator = served.orchestrator
     model = model or next(iter(orchestrator.models()), "")
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Ready?"}], "max_tokens": 1})
     preferred = (agent,) if agent else ()
@@ -84,15 +85,17 @@ def why_unwell(view: AgentView | None, health: AgentHealth) -> str:
     return ""
 
 
-def _unwell(orchestrator: Orchestrator, names: Collection[str]) -> Iterator[str]:
+def _unwell(served: Served, names: Collection[str]) -> Iterator[str]:
+    orchestrator = served.orchestrator
     views = {each.agent_id: each for each in orchestrator.agents()}
     for name in sorted(names):
         if why := why_unwell(views.get(name), orchestrator.agent_health(name)):
             yield f"{name} {why}"
 
 
-def _to_be_asked(orchestrator: Orchestrator, names: Collection[str]) -> list[tuple[str, str]]:
+def _to_be_asked(served: Served, names: Collection[str]) -> list[tuple[str, str]]:
     """Models, empty for any, and agents whose breaker waits for an answer."""
+    orchestrator = served.orchestrator
     asked = []
     for view in orchestrator.agents():
         if view.agent_id not in names or view.status.state != "ready":

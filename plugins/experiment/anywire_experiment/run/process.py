@@ -116,7 +116,7 @@ class _Orchestrator:
         tell("counters", counters={**stats["events"], **wasted})
 
     async def _tell_available(self) -> None:
-        await all_well(self._served.orchestrator, self._names, lambda why: tell("awaited", reason=why))
+        await all_well(self._served, self._names, lambda why: tell("awaited", reason=why))
         tell("available")
 
     async def _tell_whole(self) -> None:
@@ -126,7 +126,7 @@ class _Orchestrator:
         orchestrator = self._served.orchestrator
         await orchestrator.agents_until(all_ready)
         try:
-            stream = await answered(orchestrator)
+            stream = await answered(self._served)
         except AnywireError as error:
             tell("refused", reason=f"{error.code}: {error}")
             return

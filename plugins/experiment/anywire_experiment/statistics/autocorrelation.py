@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.signal import correlate
+from scipy import fft
 
 from anywire_experiment.statistics.samples import ROUNDING, finite_series
 
@@ -24,7 +24,10 @@ def effective_sample_size(samples: ArrayLike) -> float:
     variance = float(centred @ centred)
     if variance <= count * (ROUNDING * float(np.abs(series).max())) ** 2:
         return float(count)
-    correlations = correlate(centred, centred, method="fft")[count - 1 :] / variance
+    # As `scipy.signal.correlate` does it, whose import takes a second, to the last bit: records are sealed with it.
+    length = fft.next_fast_len(2 * count - 1, real=True)
+    product = fft.rfft(centred, length) * fft.rfft(centred[::-1], length)
+    correlations = fft.irfft(product, length)[count - 1 : 2 * count - 1] / variance
     pairs = correlations[: count // 2 * 2].reshape(-1, 2).sum(axis=1)
     ends = np.flatnonzero(pairs <= 0.0)
     initial = np.minimum.accumulate(pairs[: ends[0]] if ends.size else pairs)

@@ -7,8 +7,8 @@ import math
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
+from anywire_experiment.statistics.probability import f_above, student_quantile
 from anywire_experiment.statistics.samples import Estimate, Floats, finite_series
 
 Integers = NDArray[np.int64]
@@ -102,7 +102,7 @@ class Layout:
         """Of one experiment, ``logs`` (n,)."""
         series = finite_series(logs, at_least=self._place.size, name="values")
         effects, errors = self.effects(series)
-        reach = float(stats.t.ppf((1.0 + level) / 2.0, self.degrees))
+        reach = float(student_quantile((1.0 + level) / 2.0, self.degrees))
         found = [
             Estimate(math.exp(effect), math.exp(effect - reach * error), math.exp(effect + reach * error), level)
             for effect, error in zip(effects, errors, strict=True)
@@ -128,7 +128,7 @@ class Layout:
         flat = left <= 1e-24 * rest.shape[-1]
         ratio = explained / count / np.where(flat, 1.0, left / degrees)
         exact = np.where(explained <= 1e-24 * rest.shape[-1], 1.0, 0.0)
-        found: Floats = np.where(flat, exact, stats.f.sf(ratio, count, degrees))
+        found: Floats = np.where(flat, exact, f_above(ratio, count, degrees))
         return found
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 
 from anywire_experiment.statistics.median import MedianOverBlocks, median_over_blocks
 from anywire_experiment.statistics.paired import FEWEST_BLOCKS
+from anywire_experiment.statistics.probability import chi_squared_quantile, student_quantile
 from anywire_experiment.statistics.samples import Floats, fraction, positive
 
 SIMULATED = 2000
@@ -123,7 +123,7 @@ def _spreads(spread: float, known_from: int | None) -> Floats:
     if known_from is None:
         return np.array([spread])
     degrees = known_from - 1
-    return np.asarray(spread * np.sqrt(degrees / stats.chi2.ppf(QUANTILES, degrees)))
+    return np.asarray(spread * np.sqrt(degrees / chi_squared_quantile(QUANTILES, degrees)))
 
 
 @lru_cache(maxsize=512)
@@ -147,7 +147,7 @@ def _limits_of_mean(blocks: int, tail: float) -> tuple[Floats, Floats]:
     rng = np.random.default_rng(blocks)
     mean = rng.standard_normal(SIMULATED) / math.sqrt(blocks)
     spread = np.sqrt(rng.chisquare(blocks - 1, SIMULATED) / (blocks - 1))
-    reach = float(stats.t.isf(tail, blocks - 1)) * spread / math.sqrt(blocks)
+    reach = float(-student_quantile(tail, blocks - 1)) * spread / math.sqrt(blocks)
     return mean - reach, mean + reach
 
 

@@ -7,9 +7,8 @@ from functools import lru_cache
 
 import msgspec
 import numpy as np
-from scipy import stats
-from scipy.stats import rankdata
 
+from anywire_experiment.statistics.probability import normal_above, normal_quantile, ranks
 from anywire_experiment.statistics.samples import Estimate, Flags, Floats, exponential
 
 DRIFT_SHOWN = 0.003
@@ -112,7 +111,7 @@ def _kendall(score: Floats, count: int) -> Floats:
     score = np.asarray(score, dtype=np.float64)
     if count > _EXACT:
         deviation = math.sqrt(count * (count - 1) * (2 * count + 5) / 18.0)
-        return np.asarray(np.minimum(2.0 * stats.norm.sf(np.maximum(score - 1.0, 0.0) / deviation), 1.0))
+        return np.asarray(np.minimum(2.0 * normal_above(np.maximum(score - 1.0, 0.0) / deviation), 1.0))
     chances = _inversions(count)
     pairs = chances.size - 1
     # The score is the pairs less twice the inversions; tied pairs count for neither.
@@ -135,7 +134,7 @@ def _slope(values: Floats, level: float) -> Estimate:
     first, second = np.triu_indices(count, 1)
     slopes = np.sort((values[second] - values[first]) / (second - first))
     deviation = math.sqrt(count * (count - 1) * (2 * count + 5) / 18.0)
-    reach = float(stats.norm.ppf((1.0 + level) / 2.0)) * deviation
+    reach = float(normal_quantile((1.0 + level) / 2.0)) * deviation
     low = max(math.floor((slopes.size - reach) / 2.0), 0)
     high = min(slopes.size - 1 - low, slopes.size - 1)
     return Estimate(float(np.median(slopes)), float(slopes[low]), float(slopes[max(high, low)]), level)
@@ -158,7 +157,7 @@ def widened_by(values: Floats) -> Floats:
 def _lag1(values: Floats) -> tuple[Floats, Floats]:
     """The lag-1 correlation of the ranks of values (..., n), as it is, and corrected for how few they are."""
     count = values.shape[-1]
-    scores = rankdata(values, axis=-1) - (count + 1) / 2.0
+    scores = ranks(values) - (count + 1) / 2.0
     total = np.square(scores).sum(axis=-1)
     flat = total == 0.0
     seen = np.where(flat, 0.0, (scores[..., 1:] * scores[..., :-1]).sum(axis=-1) / np.where(flat, 1.0, total))
@@ -173,7 +172,7 @@ def _shrunk(count: int) -> float:
 
 def _limits(lag1: Floats, count: int, level: float) -> tuple[Floats, Floats]:
     """Of the correlation; its arcsine has the same error everywhere."""
-    reach = float(stats.norm.ppf((1.0 + level) / 2.0)) / math.sqrt(count) / _shrunk(count)
+    reach = float(normal_quantile((1.0 + level) / 2.0)) / math.sqrt(count) / _shrunk(count)
     angle, quarter = np.arcsin(lag1), math.pi / 2.0
     return np.sin(np.maximum(angle - reach, -quarter)), np.sin(np.minimum(angle + reach, quarter))
 

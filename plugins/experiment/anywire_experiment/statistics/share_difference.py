@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import msgspec
 import numpy as np
-from scipy import stats
 
+from anywire_experiment.statistics.probability import beta_up_to
 from anywire_experiment.statistics.run_order import widened_by
 from anywire_experiment.statistics.samples import ROUNDING, Estimate, Floats, finite_series, fraction
 from anywire_experiment.statistics.studentised import StudentisedMean, resampling_counts, studentised_mean
@@ -116,7 +116,7 @@ def _p_of_rare(shares: Floats, bound: float, wider: float) -> float:
         return 1.0 if mean >= bound else 0.0
     worth = max(mean * (1.0 - mean) / variance, 1.0) if variance > 0.0 else float(blocks)
     right = mean * worth
-    return float(stats.beta.cdf(1.0 - bound, max(worth - right, 1e-9), right + 1.0))
+    return float(beta_up_to(1.0 - bound, max(worth - right, 1e-9), right + 1.0))
 
 
 def _of_alike(found: Estimate, blocks: int) -> Estimate:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
+from anywire_experiment.statistics.probability import beta_quantile, student_quantile
 from anywire_experiment.statistics.run_order import widened_by
 from anywire_experiment.statistics.samples import ROUNDING, Estimate, Floats, fraction
 
@@ -51,12 +51,12 @@ def limits_of_shares(
     was found; where it is 0, each block counts as one request."""
     tail = (1.0 - level) / 2.0
     # The spread of a dozen blocks is itself known only roughly: Student's quantile instead of the normal one.
-    known = (stats.t.ppf(tail, total - 1.0) / stats.t.ppf(tail, blocks - 1.0)) ** 2 if total > 1.0 else 1.0
+    known = (student_quantile(tail, total - 1.0) / student_quantile(tail, blocks - 1.0)) ** 2 if total > 1.0 else 1.0
     varies = variances > ROUNDING**2
     worth = np.minimum(shares * (1.0 - shares) / np.where(varies, variances, 1.0) * known, total)
     worth = np.where(varies, worth, float(blocks))
     hits = shares * worth
     some, not_all = hits > 0.0, hits < worth
-    low = stats.beta.ppf(tail, np.where(some, hits, 1.0), np.where(some, worth - hits + 1.0, 1.0))
-    high = stats.beta.ppf(1.0 - tail, np.where(not_all, hits + 1.0, 1.0), np.where(not_all, worth - hits, 1.0))
+    low = beta_quantile(tail, np.where(some, hits, 1.0), np.where(some, worth - hits + 1.0, 1.0))
+    high = beta_quantile(1.0 - tail, np.where(not_all, hits + 1.0, 1.0), np.where(not_all, worth - hits, 1.0))
     return np.where(some, low, 0.0), np.where(not_all, high, 1.0)

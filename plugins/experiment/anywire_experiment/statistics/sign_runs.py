@@ -12,9 +12,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 from scipy.special import gammaln
 
+from anywire_experiment.statistics.probability import binomial_up_to, normal_quantile
 from anywire_experiment.statistics.samples import Floats
 
 CAUTION = 1.5
@@ -40,7 +40,7 @@ def sign_tails(count: int) -> Floats:
     below = np.arange(count + 1, dtype=np.float64)[:, np.newaxis]
     changes = np.arange(count, dtype=np.float64)[np.newaxis, :]
     chances = _chances(below, changes, count)
-    score = stats.norm.isf(np.maximum(stats.binom.cdf(below, count, 0.5), 1e-300))
+    score = -normal_quantile(np.maximum(binomial_up_to(below, count, 0.5), 1e-300))
     expected = 2.0 * below * (count - below) / count
     correlation = np.where(expected > 0.0, 1.0 - changes / np.where(expected > 0.0, expected, 1.0), 0.0)
     inflation = np.interp(correlation, _OF_SIGNS, _INFLATIONS) ** CAUTION

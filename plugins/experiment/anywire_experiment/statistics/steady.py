@@ -8,8 +8,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
 
+from anywire_experiment.statistics.probability import normal_quantile, ranks
 from anywire_experiment.statistics.samples import Floats, finite_series
 
 BATCH = 5
@@ -86,9 +86,7 @@ def batch_medians(series: Floats) -> Floats:
 
 def normal_scores(values: Floats) -> Floats:
     """Values in the place of which stand those of a normal distribution with the same ranks, over the last axis."""
-    ranks = stats.rankdata(values, axis=-1)
-    scores: Floats = special.ndtri((ranks - 0.5) / values.shape[-1])
-    return scores
+    return normal_quantile((ranks(values) - 0.5) / values.shape[-1])
 
 
 def strongest_step(values: Floats) -> Strongest:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 
+from anywire_experiment.statistics.probability import student_above, student_quantile
 from anywire_experiment.statistics.samples import Floats
 from anywire_experiment.statistics.tail import tail_probability
 
@@ -33,7 +33,7 @@ class StudentisedMean:
         """The limits between which the true mean lies with confidence ``level``."""
         tail = (1.0 - level) / 2.0
         lower, upper = np.quantile(self.resampled, [tail, 1.0 - tail], axis=-1)
-        least = float(stats.t.ppf(1.0 - tail, self.degrees))
+        least = float(student_quantile(1.0 - tail, self.degrees))
         return self.mean - np.maximum(upper, least) * self.error, self.mean - np.minimum(lower, -least) * self.error
 
     def p_at_most(self, bound: float) -> Floats:
@@ -52,7 +52,7 @@ class StudentisedMean:
         flat = self.error == 0.0
         observed = excess / np.where(flat, 1.0, self.error)
         bootstrap = tail_probability(observed, resampled, 1.0 / self.degrees)
-        student = stats.t.sf(observed, self.degrees)
+        student = student_above(observed, self.degrees)
         # Values that never vary have no error to compare with; the sign test is exact without one.
         signs = 0.5 ** (self.degrees + 1)
         return np.where(flat, np.where(excess > self.negligible, signs, 1.0), np.maximum(bootstrap, student))

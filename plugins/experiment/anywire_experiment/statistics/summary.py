@@ -7,9 +7,9 @@ import math
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from anywire_experiment.statistics.autocorrelation import effective_sample_size
+from anywire_experiment.statistics.probability import binomial_quantile, normal_quantile, student_quantile
 from anywire_experiment.statistics.samples import Estimate, Floats, finite_series, fraction
 
 
@@ -67,18 +67,17 @@ def summarise(samples: ArrayLike, *, failures: int = 0, level: float = 0.95) -> 
     if failures < 0:
         raise ValueError(f"failures is a count, not {failures}")
     attempts = series.size + failures
-    rate = stats.binomtest(failures, attempts).proportion_ci(level, method="wilson")
     effective = effective_sample_size(series)
     mean, deviation = float(series.mean()), float(series.std(ddof=1))
     # One degree of freedom at least: a series with one effective sample has no interval, only a very wide one.
     degrees = max(effective - 1.0, 1.0)
-    reach = float(stats.t.ppf((1.0 + level) / 2.0, degrees)) * deviation / math.sqrt(effective)
+    reach = float(student_quantile((1.0 + level) / 2.0, degrees)) * deviation / math.sqrt(effective)
     ordered = np.sort(series)
     p50, p90, p95, p99 = (_percentile(series, ordered, percent, level) for percent in (50.0, 90.0, 95.0, 99.0))
     return Summary(
         samples=series.size,
         failures=failures,
-        failed=Estimate(failures / attempts, float(rate.low), float(rate.high), level),
+        failed=_wilson(failures, attempts, level),
         effective=effective,
         mean=Estimate(mean, mean - reach, mean + reach, level),
         deviation=deviation,
@@ -91,12 +90,22 @@ def summarise(samples: ArrayLike, *, failures: int = 0, level: float = 0.95) -> 
     )
 
 
+def _wilson(failures: int, attempts: int, level: float) -> Estimate:
+    """The limits are where a normal score is as unlikely as the level has it, given the share there; they are 0 and 1
+    where nothing, or everything, failed."""
+    share, z = failures / attempts, float(normal_quantile((1.0 + level) / 2.0))
+    middle = (share + z * z / (2 * attempts)) / (1.0 + z * z / attempts)
+    reach = z * math.sqrt(share * (1.0 - share) / attempts + (z / (2 * attempts)) ** 2) / (1.0 + z * z / attempts)
+    low, high = middle - reach if failures else 0.0, middle + reach if failures < attempts else 1.0
+    return Estimate(share, low, high, level)
+
+
 def _percentile(series: Floats, ordered: Floats, percent: float, level: float) -> Percentile:
     value = float(np.percentile(ordered, percent))
     effective = math.floor(effective_sample_size((series <= value).astype(np.float64)))
     tail = (1.0 - level) / 2.0
-    low = int(stats.binom.ppf(tail, effective, percent / 100.0))
-    high = int(stats.binom.ppf(1.0 - tail, effective, percent / 100.0)) + 1
+    low = binomial_quantile(tail, effective, percent / 100.0)
+    high = binomial_quantile(1.0 - tail, effective, percent / 100.0) + 1
     # Ranks among the effective samples become ranks among all, rounded outwards.
     first, last = low * series.size // effective, -(-high * series.size // effective)
     return Percentile(

@@ -2,8 +2,9 @@
 
 What DDS acknowledges has reached the peer's process; whether its application has taken it from the reader, nobody
 tells. So a sample counts as unread for ``pause`` seconds after its acknowledgement, or until its reader proves
-otherwise (`Flow.settle`). No more than `BOUND` samples are written from the oldest unread one on: nothing unread is
-ever pushed out of a reader's history, as long as the application comes back to its reader within ``pause``.
+otherwise (`Flow.settle`, `Flow.settle_up_to`, `Flow.settle_all`). No more than `BOUND` samples are written from the
+oldest unread one on: nothing unread is ever pushed out of a reader's history, as long as the application comes back
+to its reader within ``pause``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from queue import SimpleQueue
 
 import msgspec
@@ -86,11 +87,16 @@ class Flow:
 
     def settle(self, of: Hashable) -> None:
         """The reader ``of`` has read everything written for it, or is gone."""
-        before = len(self._unread)
-        if before:
-            self._unread = deque(each for each in self._unread if each.of != of)
-            if len(self._unread) < before:
-                self._room()
+        self._keep(each for each in self._unread if each.of != of)
+
+    def settle_up_to(self, of: Hashable) -> None:
+        """The only reader has read what was written for ``of``, and so everything before that."""
+        read = max((each.number for each in self._unread if each.of == of), default=-1)
+        self._keep(each for each in self._unread if each.number > read)
+
+    def settle_all(self) -> None:
+        """Everything written so far was read."""
+        self._keep(())
 
     def close(self) -> None:
         """No callback from now on, and the thread ends with the wait it is in."""
@@ -98,6 +104,12 @@ class Flow:
         if self._timer is not None:
             self._timer.cancel()
         self._questions.put(None)
+
+    def _keep(self, unread: Iterable[_Unread]) -> None:
+        before = len(self._unread)
+        self._unread = deque(unread)
+        if len(self._unread) < before:
+            self._room()
 
     def _forget_read(self) -> None:
         due = self._loop.time() - self._pause
