@@ -191,8 +191,10 @@ def test_a_folder_that_is_no_record(tmp_path: Path) -> None:
 def test_an_environment_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.setattr("socket.gethostname", lambda: "adas-laptop")
-    found = environment(["run", "/home/ada/plan.yaml", "--out", "/home/bob/x"], {})
-    assert found.invocation == ["run", "~/plan.yaml", "--out", "~/x"]
+    given = ["run", "/home/ada/plan.yaml", "--out", "/home/bob/x", "--sign=/srv/ada-lab/key.pem", "../y", "--set", "a=b"]
+    found = environment(given, {})
+    told = ["run", "~/plan.yaml", "--out", "~/x", "--sign=…/key.pem", "../y", "--set", "a=b"]
+    assert found.invocation == told
     assert "adas-laptop" not in repr(found)
     assert found.anywire["anywire"]
     assert found.packages["pyarrow"]

@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import msgspec
 import psutil
@@ -101,11 +101,18 @@ def environment(invocation: Sequence[str], sources: Mapping[str, Source]) -> Env
         cgroup={name: _read(f"/sys/fs/cgroup/{name}") for name in _CGROUP},
         container=_container(),
         network={name: _read(f"/proc/sys/{name}") for name in _SYSCTLS} | {"lo mtu": _read("/sys/class/net/lo/mtu")},
-        invocation=[redacted(each) for each in invocation],
+        invocation=[_word(redacted(each)) for each in invocation],
         protocol=PROTOCOL,
         sources=dict(sources),
         installed=provenance.installed(),
     )
+
+
+def _word(given: str) -> str:
+    """A word of the command: of a path from the root only its last part, for folders tell of whom they are."""
+    option, equals, value = given.rpartition("=")
+    path = PurePath(value)
+    return f"{option}{equals}…/{path.name}" if path.is_absolute() else given
 
 
 def differences(before: Environment, after: Environment) -> list[str]:
