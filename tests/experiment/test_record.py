@@ -191,7 +191,7 @@ def test_a_folder_that_is_no_record(tmp_path: Path) -> None:
 def test_an_environment_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.setattr("socket.gethostname", lambda: "adas-laptop")
-    given = ["run", "/home/ada/plan.yaml", "--out", "/home/bob/x", "--sign=/srv/ada-lab/key.pem", "../y", "--set", "a=b"]
+    given = ["run", "/home/ada/plan.yaml", "--out", "/home/bob/x", "--sign=/srv/ada/key.pem", "../y", "--set", "a=b"]
     found = environment(given, {})
     told = ["run", "~/plan.yaml", "--out", "~/x", "--sign=…/key.pem", "../y", "--set", "a=b"]
     assert found.invocation == told
