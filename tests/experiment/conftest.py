@@ -57,10 +57,11 @@ def _once(compute: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 
 def _content(folder: Path) -> str:
-    """A hash of what figures are computed from, byte for byte."""
+    """A hash of what figures are computed from: which files, links and folders there are, and their bytes."""
     whole = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if name not in _OF_OTHERS and path.is_file():
-            whole.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode(errors="surrogatepass"))
+        if name not in _OF_OTHERS:
+            has = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "nothing to read"
+            whole.update(f"{name} {has} {path.is_symlink()}\n".encode(errors="surrogatepass"))
     return whole.hexdigest()

@@ -83,13 +83,15 @@ async def test_an_agent_that_does_not_get_well_fails_the_cell_which_says_why(
         ({}, {"state": "quarantined", "reason": "3 × lost"}, "is quarantined: 3 × lost"),
         ({}, {"state": "half_open", "reason": "3 × lost"}, "has a breaker that is half open (3 × lost)"),
         ({}, {"links": {"dds": "open"}}, "has a breaker that is open over dds"),
+        ({}, {"links": {"tcp": "half_open"}}, "has a breaker that is half open over tcp"),
+        ({}, {"links": {"dds": "half_open"}}, ""),
         ({}, {"state": "open", "models": {"m": "half_open"}}, "has a breaker that is open and half open for m"),
         ({}, {"slow_start": 1}, "begins slowly, with 1 of its 4 slots"),
     ],
 )
 def test_what_keeps_an_agent_from_tasks_is_said(members: dict[str, Any], health: dict[str, Any], said: str) -> None:
     status = AgentStatus("agent-1", 1, slots=4, **members)
-    view = AgentView(AgentInfo("agent-1", 1), status, 0)
+    view = AgentView(AgentInfo("agent-1", 1), status, 0, transport="tcp")
     assert why_unwell(view, AgentHealth(**health)) == said
     assert why_unwell(None, AgentHealth()) == "is not registered"
     view.unavailable.add("congested")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from tests.experiment.real_runs import QUICK, experiment, plan_tree, written
 from tests.patience import PATIENCE
 
-from anywire_experiment.run.guard import GRACE
+from anywire_experiment.run.guard import GRACE, end
 from anywire_experiment.run.guarding import guarded
 
 pytestmark = pytest.mark.timeout(240)
@@ -123,3 +124,26 @@ async def test_the_guard_is_there_as_long_as_anything_is() -> None:
     third = await guarded()
     assert third is not first
     await third.release()
+
+
+def test_another_process_that_got_the_number_of_one_that_has_ended_is_left_alone() -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
+        ended = psutil.Process(other.pid)
+        ended._ident = (other.pid, 1.0)  # type: ignore[attr-defined] # one that began at another time
+        end([ended])
+        assert other.poll() is None
+        end([psutil.Process(other.pid)])
+        assert other.wait() == -signal.SIGTERM
+
+
+async def test_a_guard_that_was_killed_holds_up_nothing() -> None:
+    guard = await guarded()
+    (process,) = [each for each in psutil.Process().children() if "anywire_experiment.run.guard" in each.cmdline()]
+    process.kill()
+    await until(lambda: is_gone(process))
+    guard.watch(process.pid)
+    async with asyncio.timeout(PATIENCE):
+        await guard.release(process.pid)
+    again = await guarded()
+    assert again is not guard
+    await again.release()

@@ -229,3 +229,14 @@ def test_what_several_comparisons_lack_alike_is_said_once_beside_the_others(resu
     (last,) = [each for each in found.unfolded if each.outcome.endswith("not judged")]
     assert (last.about, last.text) == ("3 comparisons, latency of http, tcp and udp", f"{reason}.")
     assert len(found.unfolded) == len([each for each in judged if each.metric != "failures"]) + 1
+
+
+@pytest.mark.parametrize(("arms", "said"), [(4, 3), (20, MOST_UNFOLDED + 1)])
+def test_why_blocks_are_missing_is_said_where_nothing_can_be_compared(tmp_path: Path, arms: int, said: int) -> None:
+    factors = {"agents": [{f"t{at:02}": at + 1} for at in range(arms)]}
+    broken = {f"t{at:02}": Truth(broken=frozenset({1, 2})) for at in range(1, arms)}
+    results = analysed(RawData(fabricate(tmp_path, plan_of(blocks=3, factors=factors, metrics=["latency"]), broken)))
+    (only,) = [each for name in results.workloads for each in findings(results, name).unfolded]
+    assert only.text == "a comparison needs 2 blocks or more, and 1 of 3 count for both arms."
+    assert only.but[0] == "2 of 3 blocks are left out (block 1: the cell of t01 failed)"
+    assert len(only.but) == said

@@ -69,6 +69,16 @@ def test_the_interval_allows_for_blocks_that_depend_on_each_other(lag1: float) -
         assert held >= 0.92 - 2.0 * np.sqrt(0.08 * 0.92 / experiments)
 
 
+def test_blocks_without_a_failure_are_alike_however_many_requests_they_had() -> None:
+    """Else their order would be that of rounding, and so would be how much each depends on the one before."""
+    failed = [0] * 6 + [30] + [0] * 9
+    alike = share_over_blocks(failed, [325] * 16)
+    found = share_over_blocks(failed, [300] * 8 + [351] * 8)
+    assert alike is not None
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((alike.low, alike.high), rel=0.2)
+
+
 def test_an_interval_of_pooled_requests_would_not() -> None:
     rng, held = np.random.default_rng(11), 0
     for _ in range(400):

@@ -208,9 +208,9 @@ async def test_a_request_that_others_pushed_out_of_the_servers_reader_is_asked_a
 async def test_a_request_that_is_lost_again_and_again_fails(
     domain: int, server: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anywire_engine_llama_dds.servers.QUIET", 0.3)
+    monkeypatch.setattr("anywire_engine_llama_dds.asked.QUIET", 0.3)
     await server()
-    async with running(domain) as watched:
+    async with running(domain, reader_pause=0) as watched:
         await watched.ready()
         while not all(each.counts for each in watched.engine._servers):
             await watched.run("count 3 0.3")

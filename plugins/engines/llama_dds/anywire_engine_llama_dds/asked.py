@@ -24,8 +24,11 @@ from anywire_engine_llama_dds.servers import Servers
 log = logging.getLogger(__name__)
 
 ACK_WAIT = 1.0
+QUIET = 2.0
+"""Seconds for which a server tells that it does nothing before that is believed: it may be away from its reader."""
 TIMES = 3
-"""How often a request is written that the server loses, before its task fails."""
+"""How often a request is written that the server loses, before its task fails: not while the server may still be away
+from its reader."""
 
 
 class Asked:
@@ -63,12 +66,16 @@ class Asked:
         """Nobody reads it any more. True when the server goes on with it: the wire has no cancel."""
         for each in running.request_ids:
             del self.running[each]
-        waiting = len(self._waiting)
-        self._waiting = deque(each for each in self._waiting if each[0] not in running.request_ids)
-        if running.ended or len(self._waiting) < waiting or not len(self._servers()):
+        if self._forget_waiting(running) or running.ended or not len(self._servers()):
             return False
         self.abandoned.add(running.answered_as or running.request_ids[-1])
         return True
+
+    def answered(self, running: Running, request_id: str) -> None:
+        """The first response to it came, to this one of its ids: it is not asked again."""
+        running.answered_as = request_id
+        running.is_written = True
+        self._forget_waiting(running)
 
     def was_read(self, request_id: str, by_the_only_server: bool) -> None:
         """A response to it came."""
@@ -86,10 +93,12 @@ class Asked:
             return
         if len(servers) == 1 and servers[0].status.slots_processing >= len(asked) + len(self.abandoned):
             self._flow.settle_all()
-        elif all(server.is_quiet for server in servers):
-            log.warning("server %s has lost %d requests", servers[0].status.server_id, len(silent))
+            return
+        quiet = min(server.quiet_for for server in servers)
+        if lost := [each for each in silent if quiet >= self._patience(each)]:
+            log.warning("server %s has lost %d requests", servers[0].status.server_id, len(lost))
             self._flow.settle_all()
-            for running in silent:
+            for running in lost:
                 if len(running.request_ids) == TIMES:
                     running.fail(EngineFailed(f"the server has lost this request {TIMES} times"))
                 else:
@@ -102,6 +111,16 @@ class Asked:
         self._flow.close()
         self._ends.retire(self._flow.writer)
         self._flow = self._open()
+
+    def _forget_waiting(self, running: Running) -> bool:
+        """Whether it waited to be written; it does no more."""
+        before = len(self._waiting)
+        self._waiting = deque(each for each in self._waiting if each[0] not in running.request_ids)
+        return len(self._waiting) < before
+
+    def _patience(self, running: Running) -> float:
+        """Seconds for which a server that tells that it does nothing may still take the request."""
+        return QUIET if len(running.request_ids) < TIMES else max(QUIET, self._pause)
 
     def _open(self) -> Flow:
         writer = self._ends.writer(REQUEST_TOPIC)

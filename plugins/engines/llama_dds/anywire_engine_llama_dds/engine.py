@@ -150,16 +150,18 @@ class LlamaDdsEngine(Engine):
         self._servers.answered(participant)
         if not self._asked.is_own(request_id):
             return  # to somebody else
-        only = participant is not None and len(self._servers) == 1 and self._is_server(participant)
-        self._asked.was_read(request_id, only)
         running = self._asked.running.get(request_id)
         if running is None:
             if response.is_final and request_id in self._asked.abandoned:
                 self._asked.abandoned.discard(request_id)
                 self._offer()
         elif not running.ended and self._is_of(response, running, writer):
-            running.owner, running.answered_as = writer, request_id
+            if not running.owner:
+                running.owner = writer
+                self._asked.answered(running, request_id)
             running.push(response, content)
+        only = participant is not None and len(self._servers) == 1 and self._is_server(participant)
+        self._asked.was_read(request_id, only)
 
     def _is_of(self, response: ChatCompletionResponse, running: Running, writer: int) -> bool:
         if running.owner:

@@ -28,8 +28,6 @@ OBSERVED = 8
 """Times between two statuses that are remembered; the longest of them is the interval."""
 SHORTEST_INTERVAL = 0.5
 """Seconds; a server that tells its status more often than that may pause for a moment."""
-QUIET = 2.0
-"""Seconds for which a server tells that it does nothing before that is believed: it may be away from its reader."""
 
 
 class Server(msgspec.Struct, eq=False):
@@ -48,9 +46,9 @@ class Server(msgspec.Struct, eq=False):
     quiet_since: float | None = None
 
     @property
-    def is_quiet(self) -> bool:
-        """Whether it has told for `QUIET` seconds that it does nothing, and is one that counts."""
-        return self.counts and self.quiet_since is not None and self.told_at - self.quiet_since >= QUIET
+    def quiet_for(self) -> float:
+        """Seconds for which it has told that it does nothing; 0 for one that does not count."""
+        return self.told_at - self.quiet_since if self.counts and self.quiet_since is not None else 0.0
 
 
 class Servers:

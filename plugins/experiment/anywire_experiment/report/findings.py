@@ -46,7 +46,10 @@ def findings(results: Results, workload: str) -> Findings:
     if (whole := _alike(shown)) and len(whole) == 1 and len(shown) > 1:
         if workload != shown[0].workload:
             return Findings([], [], "")
-        everything = Finding(f"· {NOT_JUDGED}", f"all {len(shown)} comparisons", f"{shown[0].reason}.", [])
+        cautions = list(dict.fromkeys(caution for each in shown for caution in each.caution))
+        if (more := len(cautions) - MOST_UNFOLDED) > 0:
+            cautions[MOST_UNFOLDED:] = [f"there are {more} more reservations, which results.json has"]
+        everything = Finding(f"· {NOT_JUDGED}", f"all {len(shown)} comparisons", f"{shown[0].reason}.", cautions)
         return Findings([everything], [], "")
     given = _alike([each for each in shown if each.workload == workload])
     most = min(MOST_UNFOLDED, max(FEWEST_UNFOLDED, ON_PAGE // len(results.workloads)))

@@ -1,7 +1,8 @@
 """Whether every agent of a cell takes tasks, as its orchestrator tells, and what is done until each does.
 
 A breaker closes with the first answer of its agent, and while another agent is well nobody asks the one whose breaker
-is half open. So that one is asked here.
+is half open. So that one is asked here. Over a link that is half open and not the one in use nothing can be asked, and
+that keeps its agent from nothing: it takes tasks as soon as it is needed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _AGAIN = 1.0
 
 
 async def all_well(served: Served, names: Collection[str], missing: Callable[[str], None]) -> None:
-    """Return once the agents of these ``names`` are registered and ready, and none of their breakers is open.
+    """Return once the agents of these ``names`` are registered and ready, and none of their breakers keeps tasks away.
     ``missing`` is told who is not and why, whenever that changes."""
     orchestrator, changed = served.orchestrator, asyncio.Event()
     stop_listening = orchestrator.listen(changed.set)
@@ -72,7 +73,11 @@ def why_unwell(view: AgentView | None, health: AgentHealth) -> str:
         return f"is {health.order}"
     if health.state == "quarantined":
         return f"is quarantined: {health.reason}"
-    of_links = [(state, f" over {transport}") for transport, state in health.links.items()]
+    of_links = [
+        (state, f" over {transport}")
+        for transport, state in health.links.items()
+        if state != "half_open" or transport == view.transport
+    ]
     of_models = [(state, f" for {model}") for model, state in health.models.items()]
     breakers = [(health.state, ""), *of_links, *of_models]
     if states := [f"{state.replace('_', ' ')}{where}" for state, where in breakers if state != "closed"]:
@@ -102,7 +107,7 @@ def _to_be_asked(served: Served, names: Collection[str]) -> list[tuple[str, str]
             continue
         health = orchestrator.agent_health(view.agent_id)
         models = [model for model, state in health.models.items() if state == "half_open"]
-        if not models and "half_open" in (health.state, *health.links.values()):
+        if not models and "half_open" in (health.state, health.links.get(view.transport)):
             models = [next(iter(view.offers), "")]
         asked += [(model, view.agent_id) for model in models]
     return asked

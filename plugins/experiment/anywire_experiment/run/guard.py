@@ -72,7 +72,8 @@ def _families(roots: Iterable[psutil.Process]) -> set[psutil.Process]:
             found.update(root.children(recursive=True))
         except psutil.Error:
             continue
-    sessions = {root.pid for root in roots}
+    # Where another process has its number by now, the session of that number is not its.
+    sessions = {root.pid for root in roots if root.is_running() or not psutil.pid_exists(root.pid)}
     found.update(each for each in psutil.process_iter() if _session(each.pid) in sessions)
     return {each for each in found if _is_alive(each)}
 

@@ -38,7 +38,7 @@ def share_over_blocks(failed: Sequence[int], requests: Sequence[int], level: flo
     total = float(sent.sum())
     share = float(lost.sum()) / total
     residuals = lost - share * sent
-    wider = float(widened_by(residuals / sent))
+    wider = float(widened_by(lost / sent))
     variance = blocks / (blocks - 1) * float(residuals @ residuals) / total**2 * wider**2
     low, high = limits_of_shares(np.array([share]), np.array([variance]), total, blocks, level)
     return Estimate(share, float(low[0]), float(high[0]), level)
