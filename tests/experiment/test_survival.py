@@ -108,3 +108,21 @@ def test_requests_that_met_the_fault_are_those_under_way_and_those_that_came_mea
     text = page.html(RawData(folder), results)
     assert "Not answered after 1" in text
     assert "share not answered" in text
+
+
+def test_blocks_in_which_all_is_answered_are_alike_however_many_requests_they_had() -> None:
+    """Else their order would be that of their sizes, or of rounding, and so would be how much each depends on the one
+    before."""
+    rng = np.random.default_rng(0)
+
+    def limits(*sizes: int) -> tuple[float, float]:
+        blocks = []
+        for at, size in enumerate(sizes):
+            failing = 30 if at == 6 else 0
+            ends = np.arange(size) < failing
+            blocks.append(Waits(np.where(ends, np.inf, rng.uniform(0, 0.5, size)), ~ends, np.zeros(size, bool)))
+        found = waiting_curve(blocks, 0.95)
+        assert found is not None
+        return found.low[found.at(1.0)], found.high[found.at(1.0)]
+
+    assert limits(*[300] * 8, *[351] * 8) == pytest.approx(limits(*[325] * 16), rel=0.2)

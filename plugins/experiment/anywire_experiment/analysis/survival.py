@@ -84,7 +84,7 @@ def waiting_curve(blocks: Sequence[Waits], level: float) -> WaitingCurve | None:
         without = shown(_product_limit(watched.sum(axis=0) - watched, ended.sum(axis=0) - ended))
         count = len(given)
         variance = (count - 1) / count * np.square(without - without.mean(axis=0)).sum(axis=0)
-        variance *= widened_by(without.T) ** 2
+        variance *= widened_by(shown(_product_limit(watched, ended)).T) ** 2
         low, high = limits_of_shares(waiting, variance, requests, count, level)
     return WaitingCurve(requests, len(given), level, points.tolist(), waiting.tolist(), low.tolist(), high.tolist())
 
