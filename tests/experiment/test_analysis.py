@@ -203,7 +203,9 @@ def test_one_block_has_values_and_no_intervals(tmp_path: Path) -> None:
         comparison(results).sentence
         == "dds and zeromq: a comparison needs 2 blocks or more, and 1 of 1 count for both arms"
     )
-    assert results.headline == "Nothing could be judged of dds beside zeromq; the list says why."
+    assert results.headline == (
+        "Nothing could be judged of dds beside zeromq: a comparison needs 2 blocks or more, and 1 of 1 count for both arms."
+    )
 
 
 def test_no_whole_answer_at_all(tmp_path: Path) -> None:
