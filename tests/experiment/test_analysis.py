@@ -204,7 +204,8 @@ def test_one_block_has_values_and_no_intervals(tmp_path: Path) -> None:
         == "dds and zeromq: a comparison needs 2 blocks or more, and 1 of 1 count for both arms"
     )
     assert results.headline == (
-        "Nothing could be judged of dds beside zeromq: a comparison needs 2 blocks or more, and 1 of 1 count for both arms."
+        "Nothing could be judged of dds beside zeromq: a comparison needs 2 blocks or more, and 1 of 1 count for "
+        "both arms."
     )
 
 
