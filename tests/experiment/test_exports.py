@@ -85,7 +85,7 @@ def test_every_table_and_figure_of_the_report_is_there(record: Path, exported: P
         ):
             assert sum(name.startswith(f"{folder}/") and name.endswith(suffix) for name in names) == count > 3
     assert {f"data/{name}.{kind}" for name in NAMES for kind in ("parquet", "csv")} <= names
-    assert {f"tables/record/{name}.csv" for name in ("cells", "machine-and-software", "sessions")} <= names
+    assert {f"tables/record/{name}.csv" for name in ("cells", "machine-and-software", "sessions-of-the-run")} <= names
     assert set(json.loads((exported / ORIGIN).read_bytes())["files"]) == names - {ORIGIN}
 
 
