@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from tests.long_form import SOAK
 
-from anywire.identities.identity_proof import fingerprint, from_text
 from anywire_experiment import outcome
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.record.compact import opened
 from anywire_experiment.record.manifest import MANIFEST
-from anywire_experiment.record.signature import faults_of_signature
+from anywire_experiment.record.signature import faults_of_signature, fingerprint_of
 from anywire_experiment.statistics.samples import Estimate
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -55,16 +54,10 @@ class Kept(NamedTuple):
 @cache
 def kept(name: str) -> Kept:
     with opened(DOCS / f"results/{name}.record") as (folder, _):
-        assert faults_of_signature(folder, author()) == [], name
+        assert faults_of_signature(folder, fingerprint_of(str(DOCS / "results/author.pub"))) == [], name
         sealed = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
         requests = sum(pq.read_metadata(each).num_rows for each in folder.rglob("samples.parquet"))
         return Kept(sealed, requests, analyse(folder))
-
-
-def author() -> str:
-    public = from_text((DOCS / "results/author.pub").read_text().strip())
-    assert public is not None
-    return fingerprint(public)
 
 
 def sections() -> dict[str, str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
+from anywire_experiment.plan.faults import FAULT, is_none
 from anywire_experiment.plan.metric import Metric
 from anywire_experiment.plan.objective import Objective
+from anywire_experiment.plan.plan import Plan
 from anywire_experiment.plan.workload import Closed, Trace, Workload
 
 
@@ -47,6 +51,23 @@ SHARES: frozenset[Metric] = frozenset({"failures", "quality", "attainment"})
 """Those that are shares of requests, which are compared by their difference."""
 JUDGED_SHARES: frozenset[Metric] = frozenset({"quality", "attainment"})
 """Those of them that are judged, against the plan's `share_margin`."""
+OF_FAULTS: frozenset[Metric] = frozenset({"notice", "recovery"})
+"""Times of which a block has one number, where something is done to the system."""
+
+
+def metrics_of(plan: Plan, workload: str) -> tuple[Metric, ...]:
+    """Those of the plan that this workload of it can have, or what is judged when the plan says none of these."""
+    of, by_factor = plan.workloads[workload], FAULT in plan.factors
+    asked = tuple(each for each in plan.metrics if measurable(each, of, is_faulty=by_factor))
+    return asked or default_metrics(of, plan.objective, is_faulty=by_factor)
+
+
+def can_have(plan: Plan, metric: Metric, levels: Mapping[str, str]) -> bool:
+    """Whether an arm of these levels can have it: one to which nothing is done has nothing to notice."""
+    label = levels.get(FAULT)
+    if label is None or metric not in OF_FAULTS:
+        return True
+    return not next(is_none(each.value) for each in plan.factors[FAULT] if each.label == label)
 
 
 def default_metrics(
@@ -73,7 +94,7 @@ def measurable(metric: Metric, workload: Workload, *, is_faulty: bool = False) -
     """Whether ``workload`` can have it at all: a plan's metrics are for all of its workloads."""
     if workload.search is not None or metric == "capacity":
         return workload.search is not None and metric == "capacity"
-    if metric in ("notice", "recovery"):
+    if metric in OF_FAULTS:
         return is_faulty or workload.fault is not None
     if metric == "quality":
         return workload.exercises is not None

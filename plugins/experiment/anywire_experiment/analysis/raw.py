@@ -14,11 +14,10 @@ import pyarrow as pa
 from anywire_experiment.analysis.arm_figures import StreamShape
 from anywire_experiment.analysis.energy import ENERGY, why_no_energy
 from anywire_experiment.analysis.measured import FEWEST_BEFORE, Measured
-from anywire_experiment.analysis.metrics import MEANINGS, default_metrics, measurable
+from anywire_experiment.analysis.metrics import MEANINGS, can_have, metrics_of
 from anywire_experiment.analysis.sample_rows import read_samples
 from anywire_experiment.analysis.stream_arrivals import streams_of
 from anywire_experiment.plan.arms import ALONE
-from anywire_experiment.plan.faults import FAULT, is_none
 from anywire_experiment.plan.metric import OF_REQUESTS, Metric, fewest_samples
 from anywire_experiment.record.cells import CELL, Cell, read_cell
 from anywire_experiment.record.folder import plan_of
@@ -71,16 +70,10 @@ class RawData:
         return {block: found[workload] for (block, of), found in sorted(self._measured.items()) if of == arm}
 
     def metrics(self, workload: str) -> tuple[Metric, ...]:
-        of, by_factor = self.plan.workloads[workload], FAULT in self.plan.factors
-        asked = tuple(each for each in self.plan.metrics if measurable(each, of, is_faulty=by_factor))
-        return asked or default_metrics(of, self.plan.objective, is_faulty=by_factor)
+        return metrics_of(self.plan, workload)
 
     def can_have(self, metric: Metric, arm: str) -> bool:
-        """Whether an arm can have it: one to which nothing is done has nothing to notice."""
-        label = self.levels[arm].get(FAULT)
-        if label is None or metric not in ("notice", "recovery"):
-            return True
-        return not next(is_none(each.value) for each in self.plan.factors[FAULT] if each.label == label)
+        return can_have(self.plan, metric, self.levels[arm])
 
     def stream_shape(self, arm: str, workload: str) -> StreamShape | None:
         """How its streams arrived; None without any that could tell."""

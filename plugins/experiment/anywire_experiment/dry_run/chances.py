@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from anywire_experiment.analysis.metrics import JUDGED_SHARES, SHARES, default_metrics, measurable
+from anywire_experiment.analysis.metrics import JUDGED_SHARES, OF_FAULTS, SHARES, can_have, metrics_of
 from anywire_experiment.analysis.results import Results
 from anywire_experiment.analysis.wording import meaning_of, metric_of, place
 from anywire_experiment.plan.arms import Arm
-from anywire_experiment.plan.faults import FAULT, is_none
 from anywire_experiment.plan.metric import Metric
 from anywire_experiment.plan.plan import Plan
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, blocks_needed, power, share_over_blocks
@@ -20,8 +19,6 @@ SPREADS = (0.02, 0.05, 0.10, 0.20)
 """Spreads of the log ratio between blocks for which power is told where none is known."""
 SHARE_SPREADS = (0.01, 0.02, 0.05, 0.10)
 """The same of the difference of two shares."""
-OF_FAULTS: frozenset[Metric] = frozenset({"notice", "recovery"})
-"""Times of which a block has one number, and no other is like."""
 WANTED = 0.8
 MOST_TOLD = 1000
 """Blocks from which on a comparison is called hopeless."""
@@ -57,27 +54,13 @@ def compared(plan: Plan, arms: Sequence[Arm]) -> list[Pair]:
         for workload in plan.workloads
         for baseline, candidate in _arms(plan, arms)
         for metric in metrics_of(plan, workload)
-        if _can_have(plan, metric, baseline) and _can_have(plan, metric, candidate)
+        if can_have(plan, metric, baseline.levels) and can_have(plan, metric, candidate.levels)
     ]
 
 
 def pairs(plan: Plan, arms: Sequence[Arm]) -> list[Pair]:
     """Every comparison of the plan that is judged: all of them together, as one family."""
     return [each for each in compared(plan, arms) if each.metric in JUDGED_SHARES or each.metric not in SHARES]
-
-
-def metrics_of(plan: Plan, workload: str) -> tuple[Metric, ...]:
-    of, by_factor = plan.workloads[workload], FAULT in plan.factors
-    asked = tuple(each for each in plan.metrics if measurable(each, of, is_faulty=by_factor))
-    return asked or default_metrics(of, plan.objective, is_faulty=by_factor)
-
-
-def _can_have(plan: Plan, metric: Metric, arm: Arm) -> bool:
-    """An arm to which nothing is done has nothing to notice."""
-    label = arm.levels.get(FAULT)
-    if label is None or metric not in OF_FAULTS:
-        return True
-    return not next(is_none(each.value) for each in plan.factors[FAULT] if each.label == label)
 
 
 def _arms(plan: Plan, arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
