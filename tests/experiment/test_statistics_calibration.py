@@ -17,6 +17,7 @@ from anywire_experiment.statistics.simulated import (
     EFFECTS,
     INDEPENDENT,
     SAMPLES,
+    STEPS,
     simulate,
 )
 
@@ -67,6 +68,16 @@ def test_intervals_cover_whatever_the_samples_in_a_block_look_like(
 ) -> None:
     made = simulate(rng, EXPERIMENTS, blocks, samples=samples)
     assert 0.93 - NOISE <= coverage(made.logs, made.log_ratio).held <= 0.97 + NOISE
+
+
+@pytest.mark.parametrize("blocks", BLOCKS)
+@pytest.mark.parametrize("step", STEPS)
+def test_intervals_cover_what_is_read_in_steps(rng: np.random.Generator, step: float, blocks: int) -> None:
+    """Where the true ratio is one that many blocks have exactly, which only equal arms do, in more than 97 %."""
+    apart = simulate(rng, EXPERIMENTS, blocks, step=step)
+    assert 0.93 - NOISE <= coverage(apart.logs, apart.log_ratio).held <= 0.97 + NOISE
+    same = simulate(rng, EXPERIMENTS, blocks, step=step, log_ratio=0.0)
+    assert 0.93 - NOISE <= coverage(same.logs, 0.0).held <= (0.97 + NOISE if step < 0.01 else 1.0)
 
 
 @pytest.mark.parametrize("blocks", BLOCKS)

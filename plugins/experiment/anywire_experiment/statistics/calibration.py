@@ -24,7 +24,7 @@ from anywire_experiment.statistics.paired import p_of_equivalence
 from anywire_experiment.statistics.planning import blocks_needed, power
 from anywire_experiment.statistics.run_order import DRIFT_DOUBT, too_dependent, without_drift
 from anywire_experiment.statistics.samples import Flags, Floats
-from anywire_experiment.statistics.simulated import DEPENDENT, EFFECTS, INDEPENDENT, SAMPLES, simulate
+from anywire_experiment.statistics.simulated import DEPENDENT, EFFECTS, INDEPENDENT, SAMPLES, STEPS, simulate
 from anywire_experiment.statistics.studentised import resampling_counts, studentised_mean
 
 AT_ONCE = 200_000
@@ -164,6 +164,29 @@ def _of_samples(rng: np.random.Generator, many: int) -> Iterator[str]:
             yield f"| {samples} | {blocks} | {coverage(made.logs, made.log_ratio).held:.1%} |"
 
 
+def _of_steps(rng: np.random.Generator, many: int) -> Iterator[str]:
+    yield "| both arms read in steps of | blocks | blocks that share a ratio | true ratio 1 | true ratio 1.05 |"
+    yield "|---:|---:|---:|---:|---:|"
+    for step in STEPS:
+        for blocks in (16, 24, 40):
+            same, apart = (
+                simulate(rng, many, blocks, step=step, log_ratio=math.log(ratio)).logs for ratio in (1.0, 1.05)
+            )
+            yield (
+                f"| {step:.1%} | {blocks} | {most_alike(same):.0%} | {coverage(same, 0.0).held:.1%} "
+                f"| {coverage(apart, math.log(1.05)).held:.1%} |"
+            )
+
+
+def most_alike(logs: Floats) -> float:
+    """The mean share of blocks that have the most frequent value of an experiment, but for rounding errors."""
+    ordered = np.sort(logs.round(12), axis=-1)
+    starts = np.concatenate([np.ones((len(logs), 1), dtype=bool), ordered[:, 1:] != ordered[:, :-1]], axis=-1)
+    groups = np.cumsum(starts.ravel()) - 1
+    sizes = np.bincount(groups)[groups].reshape(logs.shape)
+    return float(sizes.max(axis=-1).mean() / logs.shape[-1])
+
+
 def _of_others(rng: np.random.Generator, many: int) -> Iterator[str]:
     yield f"| log ratio between 16 blocks | {' | '.join(OTHERS)} |\n|---|{'---:|' * len(OTHERS)}"
     for effect in (*INDEPENDENT, *DEPENDENT):
@@ -211,6 +234,7 @@ def _of_advice(rng: np.random.Generator, many: int) -> Iterator[str]:
 TABLES: dict[str, Callable[[np.random.Generator, int], Iterator[str]]] = {
     "intervals": _of_intervals,
     "samples": _of_samples,
+    "steps": _of_steps,
     "methods": _of_others,
     "families": _of_families,
     "power": _of_power,

@@ -103,6 +103,9 @@ SAMPLES: dict[str, Draw] = {
 }
 """The latencies of one block."""
 
+STEPS = (0.001, 0.01, 0.05)
+"""In which both arms' values are read, of what is typical: each block's readings are coarse, and some ratios equal."""
+
 
 class Experiments(NamedTuple):
     """Block values of both arms and the logarithms of their ratios, (experiments, blocks) each, and that of the true
@@ -121,11 +124,13 @@ def simulate(
     *,
     effect: str = "normal",
     samples: str | None = None,
+    step: float = 0.0,
     spread: float = 0.1,
     log_ratio: float = math.log(1.05),
 ) -> Experiments:
     """Experiments with an ``effect`` of scale ``spread`` between blocks, and the medians of 60 ``samples`` in
-    each block and arm; without ``samples`` a block's value is exact."""
+    each block and arm; without ``samples`` a block's value is exact, or read in steps of ``step``, of a typical value
+    of 1."""
     shape = (experiments, blocks)
     common = COMMON_SPREAD * rng.standard_normal(shape)
     logs = log_ratio + spread * EFFECTS[effect](rng, shape)
@@ -134,5 +139,8 @@ def simulate(
     if samples is not None:
         medians = np.median(SAMPLES[samples](rng, (2, *shape, PER_BLOCK)), axis=-1)
         before, after = before * medians[0], after * medians[1]
+    if step:
+        before, after = (np.maximum(step * np.round(each / step), step) for each in (before, after))
+    if samples is not None or step:
         logs = np.log(after) - np.log(before)
     return Experiments(before, after, logs, log_ratio)
