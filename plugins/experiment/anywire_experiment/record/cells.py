@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from anywire.events import TaskEnded
 from anywire.stages import STAGES
 from anywire_experiment.plan.traffic import CANCELLED, NOT_ASKED
+from anywire_experiment.record.content import read_table
 from anywire_experiment.record.energy import CellEnergy
 from anywire_experiment.record.precision import measurable
 from anywire_experiment.record.samples import LOADED, SAMPLES, STAGE_FIELDS
@@ -143,12 +144,12 @@ def write_cell(folder: Path, cell: Cell) -> None:
 
 def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskEnded], target: Path, transports: Sequence[str]) -> int:
     """Write the cell's samples: what the load generator saw, with the stages of each task and what it took. Returns
-    the rows.
+    the rows. Raises OSError, or ValueError when a file of ``loaded`` is no table.
 
     An answer for which a service has asked agents has the transport over which they were asked; another one than
     ``transports`` makes it ``wrong_transport``, as in `anywire_experiment.load.rows.Answer.judged`.
     """
-    parts = [_loaded(path) for path in loaded]
+    parts = [read_table(path).cast(LOADED) for path in loaded]
     table = pa.concat_tables(parts) if parts else LOADED.empty_table()
     by_id: dict[str, TaskEnded] = {}
     children: dict[str, list[TaskEnded]] = {}
@@ -196,8 +197,3 @@ def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskEnded], target: Pat
     order = [(key, "ascending") for key in ("workload", "phase", "index")]
     pq.write_table(measurable(table.cast(SAMPLES)).sort_by(order), target, compression="zstd")
     return len(ids)
-
-
-def _loaded(path: Path) -> pa.Table:
-    with pq.ParquetFile(path) as file:  # not `pq.read_table`, which imports all that sets of files take
-        return file.read(use_threads=False).cast(LOADED)

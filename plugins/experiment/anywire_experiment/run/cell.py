@@ -93,7 +93,7 @@ class CellRun:
         try:
             await self._carry_out(private)
             self.cell.state = "completed"
-        except (AnywireError, OSError, pa.ArrowException) as error:
+        except (AnywireError, OSError) as error:
             self.cell.reason = redacted(str(error)) or type(error).__name__
         finally:
             # It may hold secrets, of a run that is interrupted too.
@@ -166,7 +166,10 @@ class CellRun:
             self.cell.events += [self._placed(each) for each in changes if each.at_ns < stopping_ns]
         if missing:
             raise CellFailed(missing)
-        join_samples([loaded], tasks, self._folder / SAMPLES_FILE, self._arm.transports[:1])
+        try:
+            join_samples([loaded], tasks, self._folder / SAMPLES_FILE, self._arm.transports[:1])
+        except (ValueError, pa.ArrowException) as error:
+            raise CellFailed(f"what the load generator wrote cannot be read: {error}") from error
 
     def _system(self, private: Path, cpus: Sequence[int], hosts: Hosts | None) -> Subject:
         arm, folder = self._arm, self._folder
