@@ -153,16 +153,15 @@ def client(domain: int, pause: float) -> None:
 
 
 class Server:
-    def __init__(self, domain: int, server_id: str, model: str, slots: int, interval: float, pause: float) -> None:
-        self.interval, self.pause, self.muted = interval, pause, False
+    def __init__(
+        self, domain: int, server_id: str, model: str, slots: int, interval: float, pause: float, late: float
+    ) -> None:
+        self.interval, self.pause, self.late, self.muted = interval, pause, late, False
         self.server_id, self.model, self.slots, self.busy = server_id, model, slots, 0
         self.participant = DomainParticipant(domain)
         self.writing = threading.Lock()
-        self.responses = DataWriter(
-            self.participant,
-            Topic(self.participant, "llama_chat_completion_response", ChatCompletionResponse),
-            qos=CHAT,
-        )
+        if not late:
+            self.answers()
         self.reader = DataReader(
             self.participant, Topic(self.participant, "llama_chat_completion_request", ChatCompletionRequest), qos=CHAT
         )
@@ -170,8 +169,18 @@ class Server:
             self.participant, Topic(self.participant, "llama_server_status", ServerStatus), qos=STATUS
         )
 
+    def answers(self) -> None:
+        self.responses = DataWriter(
+            self.participant,
+            Topic(self.participant, "llama_chat_completion_response", ChatCompletionResponse),
+            qos=CHAT,
+        )
+
     def serve(self) -> None:
         threading.Thread(target=self.tell, daemon=True).start()
+        if self.late:
+            time.sleep(self.late)
+            self.answers()
         reader = self.reader
         for request in polled(reader, self.pause) if self.pause else new_samples(self.participant, reader):
             say(**asdict(request))
@@ -236,8 +245,8 @@ if __name__ == "__main__":
     if role == "client":
         client(int(number), float(more[0]) if more else 0.0)
     else:
-        times = [float(each) for each in more[3:]] + [0.0, 0.0]
-        server = Server(int(number), more[0], more[1], int(more[2]), times[0], times[1])
+        times = [float(each) for each in more[3:]] + [0.0, 0.0, 0.0]
+        server = Server(int(number), more[0], more[1], int(more[2]), *times[:3])
         threading.Thread(target=server.serve, daemon=True).start()
         sys.stdin.read()
         leave(server.participant)

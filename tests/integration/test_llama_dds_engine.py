@@ -100,6 +100,16 @@ async def test_it_is_ready_when_a_server_comes_and_offers_what_that_has(domain: 
         assert not watched.engine.resumable(task("say x"))
 
 
+async def test_a_server_is_ready_only_when_its_responses_will_be_heard(domain: int, server: Start) -> None:
+    """Its writer of responses comes later than its status; what it wrote before that was known would be lost."""
+    async with running(domain) as watched:
+        await server("server-1", 4, 0.1, 0.0, 1.0)
+        await watched.until(lambda status: status.detail == "server-1 is not ready yet", "a server without a writer")
+        await watched.ready()
+        said = " ".join(f"{number}" for number in range(40))
+        assert "".join(delta.text for delta in await watched.run(f"say {said}")) == said
+
+
 async def test_a_task_for_a_server_without_a_free_slot_is_queued_there(domain: int, server: Start) -> None:
     process = await server(slots=1)
     async with running(domain) as watched:

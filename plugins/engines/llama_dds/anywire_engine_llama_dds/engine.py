@@ -51,7 +51,7 @@ class LlamaDdsEngine(Engine):
         )
         self._ends: LlamaEnds | None = None
         self._writers: dict[int, UUID | None] = {}
-        self._readers: set[int] = set()
+        self._readers: dict[int, UUID | None] = {}
         self._once = OnceLog(log)
 
     async def start(self, changed: Callable[[], None]) -> None:
@@ -179,6 +179,7 @@ class LlamaDdsEngine(Engine):
     def _writer(self, endpoint: Endpoint) -> None:
         if endpoint.alive:
             self._writers[endpoint.handle] = endpoint.participant
+            self._offer()
         else:
             self._writers.pop(endpoint.handle, None)
             for running in self._asked.running.values():
@@ -189,16 +190,22 @@ class LlamaDdsEngine(Engine):
 
     def _reader(self, endpoint: Endpoint) -> None:
         if endpoint.alive:
-            self._readers.add(endpoint.handle)
+            self._readers[endpoint.handle] = endpoint.participant
             self._offer()
         else:
-            self._readers.discard(endpoint.handle)
+            self._readers.pop(endpoint.handle, None)
 
     def _ready_server(self) -> Server | None:
-        """One that says so, and has a reader of requests: that one may be heard of later than its status."""
-        if self._ends is None or not self._readers:
+        """One that says so, and whose reader of requests and writer of responses are known here: they may be heard of
+        later than its status, and the first responses of a writer that is not known yet would be lost."""
+        if self._ends is None:
             return None
-        return next((each for each in self._servers if each.status.ready), None)
+        return next((each for each in self._servers if each.status.ready and self._is_known(each)), None)
+
+    def _is_known(self, server: Server) -> bool:
+        if server.participant is None:
+            return bool(self._readers and self._writers)
+        return all(server.participant in ends.values() for ends in (self._readers, self._writers))
 
     def _told(self) -> None:
         """A status came."""
