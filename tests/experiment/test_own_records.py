@@ -33,6 +33,13 @@ SECTIONS = {
     "Transports": {"quick", "b0-one-client", "b6-stages"},
     "Streams and bursts": {"b2-streaming"},
     "Gateways before one engine": {"gateways"},
+    "Strategies, with a real model": {
+        "llm-schedulers",
+        "llm-fairness",
+        "llm-early-refusal",
+        "llm-early-refusal-8",
+    },
+    "A second attempt for late streams": {"hedging"},
     "The instrument, held against what is known": {"sensitivity"},
 }
 """The sections that rest on records, and on which."""
@@ -78,9 +85,11 @@ def sentences(name: str) -> set[str]:
 def told(results: Results) -> Iterator[tuple[float, float, float]]:
     """Every estimate with its interval, in the units that the page uses."""
     for arm in results.figures:
-        for metric in arm.metrics.values():
+        for name, metric in arm.metrics.items():
             if metric.typical is not None and metric.typical.interval is not None:
-                yield metric.typical.value, metric.typical.interval.low, metric.typical.interval.high
+                scale = 100.0 if name == "failures" else 1.0  # a share
+                interval = metric.typical.interval
+                yield scale * metric.typical.value, scale * interval.low, scale * interval.high
     for each in results.comparisons:
         yield from _compared(each)
 
