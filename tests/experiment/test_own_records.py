@@ -15,6 +15,7 @@ from tests.long_form import SOAK
 
 from anywire_experiment import outcome
 from anywire_experiment.analysis.analyse import analyse
+from anywire_experiment.analysis.metrics import SHARES
 from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.record.compact import opened
 from anywire_experiment.record.manifest import MANIFEST
@@ -87,7 +88,7 @@ def told(results: Results) -> Iterator[tuple[float, float, float]]:
     for arm in results.figures:
         for name, metric in arm.metrics.items():
             if metric.typical is not None and metric.typical.interval is not None:
-                scale = 100.0 if name == "failures" else 1.0  # a share
+                scale = 100.0 if name in SHARES else 1.0
                 interval = metric.typical.interval
                 yield scale * metric.typical.value, scale * interval.low, scale * interval.high
     for each in results.comparisons:

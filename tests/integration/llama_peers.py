@@ -161,7 +161,7 @@ class Server:
         self.participant = DomainParticipant(domain)
         self.writing = threading.Lock()
         if not late:
-            self.answers()
+            self.open_responses()
         self.reader = DataReader(
             self.participant, Topic(self.participant, "llama_chat_completion_request", ChatCompletionRequest), qos=CHAT
         )
@@ -169,7 +169,7 @@ class Server:
             self.participant, Topic(self.participant, "llama_server_status", ServerStatus), qos=STATUS
         )
 
-    def answers(self) -> None:
+    def open_responses(self) -> None:
         self.responses = DataWriter(
             self.participant,
             Topic(self.participant, "llama_chat_completion_response", ChatCompletionResponse),
@@ -180,7 +180,7 @@ class Server:
         threading.Thread(target=self.tell, daemon=True).start()
         if self.late:
             time.sleep(self.late)
-            self.answers()
+            self.open_responses()
         reader = self.reader
         for request in polled(reader, self.pause) if self.pause else new_samples(self.participant, reader):
             say(**asdict(request))
